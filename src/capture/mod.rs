@@ -1,0 +1,1 @@
+//! Floor 3: changes out of the source.

@@ -1,0 +1,1 @@
+//! Floor 7: the only room that knows TOML and the environment.

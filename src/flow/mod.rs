@@ -1,0 +1,1 @@
+//! Floor 4: joins capture, copy and apply; owns the channels.

@@ -1,0 +1,3 @@
+//! The `repcloud` binary: arguments in, exit code out.
+
+fn main() {}

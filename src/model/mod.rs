@@ -1,0 +1,15 @@
+//! Floor 0: the words of the house. Pure data, no I/O, no clock.
+
+pub mod change;
+pub mod lsn;
+pub mod name;
+pub mod relation;
+pub mod retry;
+pub mod tuple;
+
+pub use change::{Change, OldTuple, PgTimestamp, TxnBatch, TxnId, TxnSpan};
+pub use lsn::Lsn;
+pub use name::{TableName, TablePattern, quote_ident};
+pub use relation::{Oid, Relation, RelationColumn, ReplicaIdentity};
+pub use retry::RetryAdvice;
+pub use tuple::{Tuple, Value};

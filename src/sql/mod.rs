@@ -1,0 +1,1 @@
+//! Floor 1: values to SQL text; pure.

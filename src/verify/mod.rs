@@ -1,0 +1,1 @@
+//! Floor 3: compares source and target.
