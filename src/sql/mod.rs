@@ -1,1 +1,3 @@
-//! Floor 1: values to SQL text; pure.
+//! Floor 1: statement shapes. Pure: names in, SQL text out.
+
+pub mod shape;

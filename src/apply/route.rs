@@ -1,0 +1,342 @@
+//! Which target table a source table's changes go to, and in which columns. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{Lsn, Oid, Relation, TableName};
+use crate::sql::shape::ShapeTable;
+
+/// Index of a route in its [`RouteTable`].
+pub type RouteId = usize;
+
+/// What happens to a target row when its source row is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It is deleted.
+    Dml,
+    /// It is kept and stamped with the time of the deletion.
+    LogDel,
+}
+
+/// What to do about a row that is missing or already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Record it and stop.
+    Stop,
+    /// Record it and leave the change out.
+    Log,
+    /// Record it and make the target row what the source row is.
+    Overwrite,
+}
+
+/// One column of the source as it was when the target was set up or last accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ShapeFingerprint {
+    /// Name.
+    pub name: String,
+    /// Type on the source.
+    pub type_oid: Oid,
+    /// Type modifier.
+    pub type_modifier: i32,
+}
+
+/// One source table (or all leaves of one partitioned table) feeding one target table.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The configured source table, for messages.
+    pub source: TableName,
+    /// The published tables whose changes go here: the source table, or its leaf partitions.
+    pub published: Vec<TableName>,
+    /// The target table, for messages.
+    pub target: TableName,
+    /// The target as statements see it: replicated columns, key, logdel column.
+    pub shape: ShapeTable,
+    /// Remove or stamp.
+    pub delivery: Delivery,
+    /// Policy for conflicts.
+    pub on_conflict: OnConflict,
+    /// Changes of transactions that committed before this position are in the copied rows already.
+    pub copied_at: Lsn,
+    /// The source's columns when the rows were copied; `None` accepts what comes first.
+    pub known_columns: Option<Vec<ShapeFingerprint>>,
+    /// `columns` was configured: source columns outside it are left out on purpose.
+    pub columns_chosen: bool,
+    /// The target has columns that are not replicated: a row must then never be deleted and inserted to change its
+    /// key, its other columns would be lost.
+    pub has_extra_columns: bool,
+    /// The key has a column GENERATED ALWAYS AS IDENTITY: it cannot be updated in place.
+    pub identity_always_key: bool,
+    /// Bulk inserts may use COPY (no rules, not logdel).
+    pub copy_allowed: bool,
+    /// Some constraint of the target is deferrable.
+    pub has_deferrable: bool,
+}
+
+/// The source described a table in a way the target does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// The source sends a column the target lacks.
+    #[error("source column {column} of {source_table} has no column in target table {target}; add it there (ALTER TABLE {target} ADD COLUMN …) and start again, or name the wanted columns in the configuration")]
+    ColumnAdded {
+        /// Source table.
+        source_table: TableName,
+        /// Target table.
+        target: TableName,
+        /// Column.
+        column: String,
+    },
+    /// The source no longer sends a column the target has.
+    #[error("column {column} is gone from source table {source_table} but still in target table {target}; drop it there and start again, or accept the target as it is (repcloud reset --table … --accept-target)")]
+    ColumnDropped {
+        /// Source table.
+        source_table: TableName,
+        /// Target table.
+        target: TableName,
+        /// Column.
+        column: String,
+    },
+    /// The type changed.
+    #[error("column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it (repcloud reset --table … --accept-target)")]
+    TypeChanged {
+        /// Source table.
+        source_table: TableName,
+        /// Target table.
+        target: TableName,
+        /// Column.
+        column: String,
+    },
+    /// A key column is missing.
+    #[error("key column {column} of target table {target} is not among the columns of source table {source_table}")]
+    KeyMissing {
+        /// Source table.
+        source_table: TableName,
+        /// Target table.
+        target: TableName,
+        /// Column.
+        column: String,
+    },
+}
+
+/// Marks a target column the source does not send.
+const ABSENT: u16 = u16::MAX;
+
+/// A route together with one description of its source table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The route.
+    pub route: RouteId,
+    /// For each replicated target column: its index in the relation, or [`ABSENT`].
+    source_index: Box<[u16]>,
+    /// Target columns the source sends.
+    pub present: Vec<u16>,
+    /// See [`Route::copied_at`].
+    pub copied_at: Lsn,
+}
+
+impl Binding {
+    /// Index of target column `column` in the relation; `None` when the source does not send it.
+    pub fn source_index(&self, column: u16) -> Option<usize> {
+        match self.source_index.get(usize::from(column)) {
+            Some(&index) if index != ABSENT => Some(usize::from(index)),
+            _ => None,
+        }
+    }
+}
+
+/// Checks `relation` against `route` and says where each target column's value is found.
+pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, ShapeError> {
+    let (source_table, target) = (route.source.clone(), route.target.clone());
+    let in_target = |name: &str| route.shape.columns.iter().any(|c| c.name == name);
+    for column in &relation.columns {
+        if !in_target(&column.name) && !route.columns_chosen {
+            return Err(ShapeError::ColumnAdded { source_table, target, column: column.name.clone() });
+        }
+    }
+    for known in route.known_columns.iter().flatten().filter(|k| in_target(&k.name)) {
+        match relation.column_index(&known.name).and_then(|i| relation.columns.get(i)) {
+            None => return Err(ShapeError::ColumnDropped { source_table, target, column: known.name.clone() }),
+            Some(c) if (c.type_oid, c.type_modifier) != (known.type_oid, known.type_modifier) => {
+                return Err(ShapeError::TypeChanged { source_table, target, column: known.name.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+    let source_index: Box<[u16]> = route
+        .shape
+        .columns
+        .iter()
+        .map(|c| relation.column_index(&c.name).and_then(|i| u16::try_from(i).ok()).unwrap_or(ABSENT))
+        .collect();
+    if let Some(&key) = route.shape.key.iter().find(|&&k| source_index[usize::from(k)] == ABSENT) {
+        let column = route.shape.columns[usize::from(key)].name.clone();
+        return Err(ShapeError::KeyMissing { source_table, target, column });
+    }
+    let present = (0..source_index.len() as u16).filter(|&c| source_index[usize::from(c)] != ABSENT).collect();
+    Ok(Binding { route: id, source_index, present, copied_at: route.copied_at })
+}
+
+/// All routes of one stream.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    routes: Vec<Route>,
+    by_published: HashMap<TableName, Vec<RouteId>>,
+}
+
+impl RouteTable {
+    /// Indexes `routes` by what is published.
+    pub fn new(routes: Vec<Route>) -> Self {
+        let mut by_published: HashMap<TableName, Vec<RouteId>> = HashMap::new();
+        for (id, route) in routes.iter().enumerate() {
+            for name in &route.published {
+                by_published.entry(name.clone()).or_default().push(id);
+            }
+        }
+        RouteTable { routes, by_published }
+    }
+
+    /// The route with this id. Ids come from this table only.
+    pub fn route(&self, id: RouteId) -> &Route {
+        &self.routes[id]
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The routes a published table feeds; empty when none does.
+    fn of(&self, name: &TableName) -> &[RouteId] {
+        self.by_published.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when `relations` (of one TRUNCATE) are all the tables that feed route `id`.
+    pub fn covers(&self, id: RouteId, relations: &[Arc<Relation>]) -> bool {
+        self.routes[id].published.iter().all(|p| relations.iter().any(|r| r.name == *p))
+    }
+}
+
+/// The bindings of the relations seen so far. A relation that is described anew, with another shape, is bound anew.
+#[derive(Debug, Default)]
+pub struct Bindings {
+    /// By address of the shared description: the assembler keeps the same `Arc` while the shape is the same.
+    by_oid: HashMap<Oid, (Arc<Relation>, Arc<[Binding]>), foldhash::fast::FixedState>,
+}
+
+impl Bindings {
+    /// The bindings of `relation`; empty when nothing is routed from it.
+    pub fn get(&mut self, routes: &RouteTable, relation: &Arc<Relation>) -> Result<Arc<[Binding]>, ShapeError> {
+        if let Some((known, bindings)) = self.by_oid.get(&relation.oid)
+            && (Arc::ptr_eq(known, relation) || known == relation)
+        {
+            return Ok(bindings.clone());
+        }
+        let bound: Result<Arc<[Binding]>, ShapeError> =
+            routes.of(&relation.name).iter().map(|&id| bind(id, routes.route(id), relation)).collect();
+        let bound = bound?;
+        self.by_oid.insert(relation.oid, (relation.clone(), bound.clone()));
+        Ok(bound)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::{RelationColumn, ReplicaIdentity};
+    use crate::sql::shape::ShapeColumn;
+
+    pub(crate) fn route(columns: &[&str], key: &[u16], delivery: Delivery) -> Route {
+        Route {
+            source: TableName::new("public", "t"),
+            published: vec![TableName::new("public", "t")],
+            target: TableName::new("public", "t"),
+            shape: ShapeTable {
+                sql_name: "public.t".into(),
+                columns: columns
+                    .iter()
+                    .map(|n| ShapeColumn { name: (*n).into(), input_type: "text".into() })
+                    .collect(),
+                key: key.to_vec(),
+                deleted_column: (delivery == Delivery::LogDel).then(|| "deleted".into()),
+            },
+            delivery,
+            on_conflict: OnConflict::Stop,
+            copied_at: Lsn::INVALID,
+            known_columns: None,
+            columns_chosen: false,
+            has_extra_columns: false,
+            identity_always_key: false,
+            copy_allowed: false,
+            has_deferrable: false,
+        }
+    }
+
+    pub(crate) fn relation(columns: &[&str], key: &[usize]) -> Arc<Relation> {
+        Arc::new(Relation {
+            oid: 1,
+            name: TableName::new("public", "t"),
+            identity: ReplicaIdentity::Default,
+            columns: columns
+                .iter()
+                .enumerate()
+                .map(|(i, n)| RelationColumn {
+                    name: (*n).into(),
+                    type_oid: 25,
+                    type_modifier: -1,
+                    in_identity: key.contains(&i),
+                })
+                .collect(),
+        })
+    }
+
+    fn known(columns: &[&str]) -> Option<Vec<ShapeFingerprint>> {
+        Some(
+            columns
+                .iter()
+                .map(|n| ShapeFingerprint { name: (*n).into(), type_oid: 25, type_modifier: -1 })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn columns_are_found_by_name_in_any_order() {
+        let bound = bind(0, &route(&["a", "b"], &[0], Delivery::Dml), &relation(&["b", "a"], &[1])).unwrap();
+        assert_eq!((bound.source_index(0), bound.source_index(1)), (Some(1), Some(0)));
+        assert_eq!(bound.present, [0, 1]);
+    }
+
+    #[test]
+    fn a_column_of_the_target_alone_is_left_alone() {
+        let bound = bind(0, &route(&["a", "extra"], &[0], Delivery::Dml), &relation(&["a"], &[0])).unwrap();
+        assert_eq!((bound.source_index(1), bound.present.as_slice()), (None, &[0][..]));
+    }
+
+    #[test]
+    fn a_changed_shape_is_named() {
+        let mut r = route(&["a", "b"], &[0], Delivery::Dml);
+        r.known_columns = known(&["a", "b"]);
+        let error = |r: &Route, rel: &Relation| bind(0, r, rel).unwrap_err();
+        assert!(matches!(error(&r, &relation(&["a", "b", "c"], &[0])), ShapeError::ColumnAdded { column, .. } if column == "c"));
+        assert!(matches!(error(&r, &relation(&["a"], &[0])), ShapeError::ColumnDropped { column, .. } if column == "b"));
+        let mut retyped = (*relation(&["a", "b"], &[0])).clone();
+        retyped.columns[1].type_oid = 23;
+        assert!(matches!(error(&r, &retyped), ShapeError::TypeChanged { column, .. } if column == "b"));
+        r.known_columns = None;
+        assert!(matches!(error(&r, &relation(&["b"], &[0])), ShapeError::KeyMissing { column, .. } if column == "a"));
+    }
+
+    #[test]
+    fn chosen_columns_leave_the_others_out() {
+        let mut r = route(&["a"], &[0], Delivery::Dml);
+        r.columns_chosen = true;
+        assert!(bind(0, &r, &relation(&["a", "b"], &[0])).is_ok());
+    }
+
+    #[test]
+    fn a_relation_described_anew_is_bound_anew() {
+        let routes = RouteTable::new(vec![route(&["a", "b"], &[0], Delivery::Dml)]);
+        let mut bindings = Bindings::default();
+        assert_eq!(bindings.get(&routes, &relation(&["a", "b"], &[0])).unwrap()[0].source_index(1), Some(1));
+        assert_eq!(bindings.get(&routes, &relation(&["b", "a"], &[1])).unwrap()[0].source_index(1), Some(0));
+        assert!(bindings.get(&routes, &relation(&["b", "a", "c"], &[1])).is_err());
+    }
+}
