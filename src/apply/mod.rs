@@ -6,6 +6,7 @@
 pub mod coalesce;
 pub mod encode;
 pub mod plan;
+pub mod progress;
 pub mod route;
 pub mod row;
 mod single;

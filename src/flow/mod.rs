@@ -1,1 +1,3 @@
 //! Floor 4: joins capture, copy and apply; owns the channels.
+
+pub mod start;
