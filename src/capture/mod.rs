@@ -1,1 +1,3 @@
 //! Floor 3: changes out of the source.
+
+pub mod assemble;

@@ -1,1 +1,6 @@
 //! Floor 1: bytes to messages; pure.
+
+pub mod cursor;
+pub mod pgoutput;
+
+pub use cursor::{DecodeError, Problem};

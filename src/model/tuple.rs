@@ -154,6 +154,11 @@ impl TupleBuilder {
         TupleBuilder { data, spans: Vec::with_capacity(columns) }
     }
 
+    /// The buffer the values lie in.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
     /// Adds a NULL.
     pub fn null(&mut self) {
         self.spans.push(Span { start: 0, tagged_len: TAG_NULL << TAG_SHIFT });
