@@ -1,0 +1,1 @@
+//! Target tables as DDL; pure.
