@@ -132,8 +132,10 @@ pub enum DdlError {
         problem: &'static str,
     },
     /// An index definition that does not read as PostgreSQL prints them.
-    #[error("the definition of index {index} of table {table} cannot be read; set `indexes = false` \
-             or make the target table yourself")]
+    #[error(
+        "the definition of index {index} of table {table} cannot be read; set `indexes = false` \
+             or make the target table yourself"
+    )]
     Index {
         /// Source table.
         table: TableName,
@@ -187,7 +189,10 @@ fn selected_columns<'a>(
         }
     }
     if let Some(deleted) = options.deleted_column.as_ref().filter(|name| source.column(name).is_some()) {
-        return Err(DdlError::DeletedColumnTaken { table: source.name.clone(), column: quote_ident(deleted) });
+        return Err(DdlError::DeletedColumnTaken {
+            table: source.name.clone(),
+            column: quote_ident(deleted),
+        });
     }
     let wanted = |c: &&ColumnDef| options.columns.as_ref().is_none_or(|names| names.contains(&c.name));
     Ok(source.columns.iter().filter(wanted).collect())

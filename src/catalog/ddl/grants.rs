@@ -47,7 +47,9 @@ fn role(text: &str) -> Option<(String, &str)> {
                     name.push('"');
                     rest = more;
                 }
-                None => return (!name.is_empty()).then(|| (format!("\"{}\"", name.replace('"', "\"\"")), rest)),
+                None => {
+                    return (!name.is_empty()).then(|| (format!("\"{}\"", name.replace('"', "\"\"")), rest));
+                }
             }
         }
     }

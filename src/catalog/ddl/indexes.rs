@@ -148,7 +148,12 @@ fn create_index(index: &IndexDef, name: &str, table: &TableName, deleted: Option
     Some(format!("CREATE {unique}INDEX {} ON {table}{body}{predicate}", quote_ident(name)))
 }
 
-fn exclusion_of_live_rows(constraint: &ConstraintDef, name: &str, table: &TableName, deleted: &str) -> String {
+fn exclusion_of_live_rows(
+    constraint: &ConstraintDef,
+    name: &str,
+    table: &TableName,
+    deleted: &str,
+) -> String {
     let (rest, timing) = split_top_level(&constraint.definition, " DEFERRABLE");
     let (body, predicate) = split_top_level(rest, " WHERE ");
     let predicate = live(predicate.strip_prefix(" WHERE "), Some(deleted));

@@ -127,5 +127,9 @@ fn create_type(type_def: &TypeDef) -> Option<String> {
 /// An SQL string literal, whatever `standard_conforming_strings` says.
 fn quote_literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
-    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
 }
