@@ -109,6 +109,8 @@ pub struct IndexDef {
     pub columns: Vec<Option<String>>,
     /// The WHERE of a partial index.
     pub predicate: Option<String>,
+    /// Every column the index needs: key, INCLUDE, expressions and predicate.
+    pub referenced: Vec<String>,
 }
 
 /// One table constraint.
@@ -122,6 +124,10 @@ pub struct ConstraintDef {
     pub definition: String,
     /// DEFERRABLE.
     pub deferrable: bool,
+    /// False for a constraint that existing rows may break (NOT VALID).
+    pub validated: bool,
+    /// The table's own columns it speaks of, in column order.
+    pub columns: Vec<String>,
     /// Foreign keys: the referenced table.
     pub references: Option<TableName>,
     /// Foreign keys: `confdeltype` and `confupdtype` (`a` no action, `r` restrict, `c` cascade, `n` set null, `d` set default).
