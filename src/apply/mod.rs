@@ -1,16 +1,27 @@
 //! Floor 3: changes into the target.
 //!
-//! `route` says where a table's changes go, `coalesce`, `table_plan`, `single` and `plan` turn a group of
-//! transactions into statements, `encode` into bytes: all pure. The session and the applier do the I/O.
+//! `route` says where a table's changes go; `group`, `coalesce`, `table_plan`, `single` and `plan` turn groups of
+//! transactions into statements, `encode` into bytes, `progress` says what may be confirmed: all pure. `checkpoint`
+//! is the stream's state in the target, `target_session`, `serial` and `applier` write.
 
+pub mod applier;
+pub mod checkpoint;
 pub mod coalesce;
+mod conflict;
 pub mod encode;
+pub mod error;
+pub mod group;
 pub mod plan;
 pub mod progress;
 pub mod route;
 pub mod row;
+mod serial;
 mod single;
 mod table_plan;
+pub mod target_session;
 
 #[cfg(test)]
 mod history_tests;
+
+pub use applier::{Applier, ApplyOptions, ApplyReport, Flusher};
+pub use error::ApplyError;

@@ -372,9 +372,21 @@ pub(crate) fn serial_steps(
         return truncate(routes, relations, *restart_identity, &located.txn);
     }
     let mut steps = Vec::new();
-    for binding in resolved.bindings(located).iter().filter(|b| located.txn.commit_lsn >= b.copied_at) {
-        let route: &Route = routes.route(binding.route);
-        steps.extend(single::steps(binding.route, route, binding, located.change, located.txn.commit_time)?);
+    for binding in resolved.bindings(located) {
+        steps.extend(single_route_steps(routes, located, binding)?);
     }
     Ok(steps)
+}
+
+/// The steps of one row change for one of its routes; none when the copy has it already.
+pub(crate) fn single_route_steps(
+    routes: &RouteTable,
+    located: &Located<'_>,
+    binding: &Binding,
+) -> Result<Vec<Step>, PlanError> {
+    if located.txn.commit_lsn < binding.copied_at {
+        return Ok(Vec::new());
+    }
+    let route: &Route = routes.route(binding.route);
+    single::steps(binding.route, route, binding, located.change, located.txn.commit_time)
 }

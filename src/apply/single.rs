@@ -55,6 +55,43 @@ pub(crate) fn steps(
     }
 }
 
+/// How a row that is missing or in the way is made what the source row is.
+pub(crate) struct Overwrite {
+    /// Rows of the old and the new key go, where they are.
+    pub(crate) clear: Vec<Step>,
+    /// The row as the source has it.
+    pub(crate) insert: Vec<Step>,
+}
+
+/// See [`Overwrite`]; `None` where nothing remains to be done (a deleted row that is not there) or the whole row is not
+/// known (an untouched TOAST value was not sent).
+pub(crate) fn overwrite(
+    id: RouteId,
+    route: &Route,
+    binding: &Binding,
+    change: &Change,
+    at: PgTimestamp,
+) -> Result<Option<Overwrite>, PlanError> {
+    let single = Single { id, route, at };
+    let (old, new) = match change {
+        Change::Insert { new, .. } => (None, Cow::Borrowed(new)),
+        Change::Update { relation, old, new } => (old.as_ref(), complete_new(relation, old.as_ref(), new)),
+        Change::Delete { .. } | Change::Truncate { .. } => return Ok(None),
+    };
+    let new = Row::new(new, binding);
+    if !new.is_complete() || route.shape.key.is_empty() {
+        return Ok(None);
+    }
+    let mut clear = single.delete(&new)?;
+    if let Some(old) = old {
+        let old = Row::new(Cow::Borrowed(old.tuple()), binding);
+        if !old.same_key(&new, &route.shape.key) {
+            clear.extend(single.delete(&old)?);
+        }
+    }
+    Ok(Some(Overwrite { clear, insert: single.insert(&new)? }))
+}
+
 struct Single<'r> {
     id: RouteId,
     route: &'r Route,

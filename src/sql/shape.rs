@@ -87,7 +87,7 @@ impl ShapeTable {
     /// logdel's TRUNCATE: parameter the stamp.
     pub fn stamp_all(&self) -> Option<String> {
         let column = quote_ident(self.deleted_column.as_deref()?);
-        Some(format!("UPDATE {} SET {column} = $1::text::timestamptz WHERE {column} IS NULL", self.sql_name))
+        Some(format!("UPDATE {} SET {column} = ($1::text[])[1]::timestamptz WHERE {column} IS NULL", self.sql_name))
     }
 
     fn quoted(&self, column: u16) -> String {

@@ -1,0 +1,404 @@
+//! The loop that writes: receive a planned group, send it, check it, commit it, go on.
+//!
+//! The commit of a group travels with the next group's first statements when that one is ready already. A group whose
+//! coalesced form fails is rolled back and replayed row by row (`serial`). Positions become confirmable only through
+//! `progress`.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::error::ApplyError;
+use crate::apply::group::{Closing, PlannedGroup};
+use crate::apply::plan::Group;
+use crate::apply::progress::Progress;
+use crate::apply::route::Bindings;
+use crate::apply::serial::{self, Careful};
+use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
+use crate::model::{Lsn, PgTimestamp};
+use crate::pg::{PgError, Session};
+
+/// Times and the like.
+#[derive(Debug, Clone)]
+pub struct ApplyOptions {
+    /// How often a commit waits for the disk while changes flow.
+    pub flush_every: Duration,
+    /// How often a position without changes is written.
+    pub idle_every: Duration,
+    /// How long one such commit may take.
+    pub flush_limit: Duration,
+    /// A position at or beyond this one is written at once.
+    pub until: Option<Lsn>,
+    /// Transactions to leave out, by the start of their commit record.
+    pub skips: HashSet<Lsn>,
+}
+
+impl Default for ApplyOptions {
+    fn default() -> Self {
+        ApplyOptions {
+            flush_every: Duration::from_millis(250),
+            idle_every: Duration::from_secs(10),
+            flush_limit: Duration::from_secs(60),
+            until: None,
+            skips: HashSet::new(),
+        }
+    }
+}
+
+/// What the rest of the process may know of an applier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyReport {
+    /// In the target for its readers.
+    pub applied: Lsn,
+    /// Safe from a crash of the target: may be confirmed to the source.
+    pub durable: Lsn,
+    /// Changes committed since this process began.
+    pub changes: u64,
+    /// Source commit time of the last committed transaction.
+    pub commit_time: Option<PgTimestamp>,
+    /// Groups that had to go row by row.
+    pub row_by_row: u64,
+}
+
+/// Progress shared by the writing loop and the flushing loop.
+#[derive(Debug)]
+struct Shared {
+    progress: Mutex<Progress>,
+    report: watch::Sender<ApplyReport>,
+}
+
+impl Shared {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut ApplyReport)) {
+        let progress = *self.progress();
+        self.report.send_modify(|report| {
+            report.applied = progress.applied();
+            report.durable = progress.durable();
+            change(report);
+        });
+    }
+}
+
+/// A group that is executed and checked, and whose COMMIT was not sent yet.
+#[derive(Debug, Clone, Copy)]
+struct Uncommitted {
+    closing: Closing,
+    changes: u64,
+}
+
+/// Writes groups into one target, in order.
+#[derive(Debug)]
+pub struct Applier {
+    session: TargetSession,
+    writer: CheckpointWriter,
+    options: ApplyOptions,
+    shared: Arc<Shared>,
+    bindings: Bindings,
+    /// BEGIN was sent and neither COMMIT nor ROLLBACK.
+    open: bool,
+    /// The open transaction holds the beginning of a source transaction that was too large for one group.
+    holds_fragment: bool,
+    /// Changes in the open transaction.
+    pending_changes: u64,
+    uncommitted: Option<Uncommitted>,
+    /// A position that no group has carried to the target yet.
+    unwritten: Option<Closing>,
+    last_write: Instant,
+    begin: &'static str,
+}
+
+/// The loop that makes commits durable; runs beside [`Applier::run`], on a session of its own.
+#[derive(Debug)]
+pub struct Flusher {
+    session: Session,
+    key: checkpoint::StreamKey,
+    every: Duration,
+    limit: Duration,
+    shared: Arc<Shared>,
+}
+
+impl Applier {
+    /// `progress` is what the checkpoint and the slot said. The flusher's session must commit synchronously.
+    pub fn new(
+        session: TargetSession,
+        flush_session: Session,
+        writer: CheckpointWriter,
+        progress: Progress,
+        options: ApplyOptions,
+    ) -> (Applier, Flusher, watch::Receiver<ApplyReport>) {
+        let start = ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
+        let (report, receiver) = watch::channel(start);
+        let shared = Arc::new(Shared { progress: Mutex::new(progress), report });
+        let flusher = Flusher {
+            session: flush_session,
+            key: writer.key().clone(),
+            every: options.flush_every,
+            limit: options.flush_limit,
+            shared: shared.clone(),
+        };
+        let deferrable = session.routes().routes().iter().any(|r| r.has_deferrable);
+        let applier = Applier {
+            session,
+            writer,
+            options,
+            shared,
+            bindings: Bindings::default(),
+            open: false,
+            holds_fragment: false,
+            pending_changes: 0,
+            uncommitted: None,
+            unwritten: None,
+            last_write: Instant::now(),
+            begin: if deferrable { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" },
+        };
+        (applier, flusher, receiver)
+    }
+
+    /// Runs until the channel is closed and everything received is committed and durable.
+    pub async fn run(mut self, mut groups: mpsc::Receiver<PlannedGroup>) -> Result<(), ApplyError> {
+        loop {
+            let next = match groups.try_recv() {
+                Ok(group) => Some(group),
+                Err(_) => {
+                    self.commit().await?;
+                    self.wait_for_group(&mut groups).await?
+                }
+            };
+            match next {
+                Some(group) => self.apply(group).await?,
+                None => break,
+            }
+        }
+        self.write_position().await
+    }
+
+    /// The next group; meanwhile a position without changes is written when its time has come.
+    async fn wait_for_group(
+        &mut self,
+        groups: &mut mpsc::Receiver<PlannedGroup>,
+    ) -> Result<Option<PlannedGroup>, ApplyError> {
+        loop {
+            let Some(unwritten) = self.unwritten else { return Ok(groups.recv().await) };
+            let hurry = self.options.until.is_some_and(|until| unwritten.position >= until);
+            let due = if hurry { Instant::now() } else { self.last_write + self.options.idle_every };
+            match timeout_at(due, groups.recv()).await {
+                Ok(group) => return Ok(group),
+                Err(_) => self.write_position().await?,
+            }
+        }
+    }
+
+    async fn apply(&mut self, planned: PlannedGroup) -> Result<(), ApplyError> {
+        let PlannedGroup { group, plan } = planned;
+        let closing = group.closing();
+        let skips = self.touches_skips(&group);
+        let steps = plan?;
+        let nothing_to_do = steps.as_ref().is_some_and(Vec::is_empty) && !skips;
+        if nothing_to_do && !self.open {
+            self.unwritten = merge(self.unwritten, closing);
+            return Ok(());
+        }
+        if nothing_to_do && self.uncommitted.is_some() {
+            self.commit().await?;
+            self.unwritten = merge(self.unwritten, closing);
+            return Ok(());
+        }
+        let changes = group.changes() as u64;
+        self.pending_changes = if self.uncommitted.is_some() || !self.open { 0 } else { self.pending_changes };
+        let values = closing.map(|c| {
+            let whole = merge(self.unwritten, Some(c)).unwrap_or(c);
+            (whole, self.writer.values(&whole, (self.pending_changes + changes) as usize))
+        });
+        match (steps, skips) {
+            (Some(steps), false) => self.coalesced(&group, &steps, values.as_ref().map(|v| &v.1)).await?,
+            _ => {
+                self.commit().await?;
+                self.row_by_row(&group, values.as_ref().map(|v| &v.1), skips).await?;
+            }
+        }
+        self.pending_changes += changes;
+        match values {
+            Some((closing, _)) => {
+                self.unwritten = None;
+                self.holds_fragment = false;
+                self.uncommitted = Some(Uncommitted { closing, changes: self.pending_changes });
+            }
+            None => self.holds_fragment = true,
+        }
+        Ok(())
+    }
+
+    /// One flight: the last group's COMMIT, BEGIN, the statements, the position.
+    async fn coalesced(
+        &mut self,
+        group: &Group,
+        steps: &[crate::apply::plan::Step],
+        position: Option<&Vec<String>>,
+    ) -> Result<(), ApplyError> {
+        let statement = self.writer.statement().clone();
+        let committing = self.uncommitted.is_some();
+        let mut flight = Vec::with_capacity(steps.len() + 3);
+        if committing {
+            flight.push(Command::Sql("COMMIT"));
+        }
+        flight.push(Command::Sql(if self.open && !committing { "SAVEPOINT repcloud_group" } else { self.begin }));
+        let first_step = flight.len();
+        flight.extend(steps.iter().map(Command::Step));
+        let last_step = flight.len();
+        flight.extend(position.map(|values| Command::Prepared(&statement, values)));
+        let result = self.session.run(&flight).await;
+        let commit_failed = matches!(&result, Err(f) if committing && f.at == 0);
+        if committing && !commit_failed {
+            self.committed();
+        }
+        let fragment_before = self.open;
+        self.open = true;
+        match result {
+            Ok(()) => Ok(()),
+            Err(Failure { at, cause }) if at >= last_step && matches!(cause, Cause::RowCount { .. }) => {
+                Err(ApplyError::Fenced)
+            }
+            Err(Failure { at, cause }) if at < first_step || at >= last_step || !serial::is_about_a_row(&cause) => {
+                Err(serial::infrastructure(cause))
+            }
+            Err(_) => {
+                let back = if fragment_before { "ROLLBACK TO SAVEPOINT repcloud_group" } else { "ROLLBACK" };
+                self.sql(back).await?;
+                self.open = fragment_before;
+                self.row_by_row(group, position, false).await
+            }
+        }
+    }
+
+    /// Replays a group in the source's order; carefully when that fails too, or when a transaction is left out.
+    async fn row_by_row(
+        &mut self,
+        group: &Group,
+        position: Option<&Vec<String>>,
+        careful: bool,
+    ) -> Result<(), ApplyError> {
+        self.shared.publish(|report| report.row_by_row += 1);
+        let was_open = self.open;
+        self.sql(if was_open { "SAVEPOINT repcloud_group" } else { self.begin }).await?;
+        self.open = true;
+        let pipelined = match careful {
+            true => Err(None),
+            false => serial::apply_pipelined(&mut self.session, group, &mut self.bindings).await,
+        };
+        match pipelined {
+            Ok(()) => {}
+            Err(Some(error)) => return Err(error),
+            Err(None) => {
+                self.sql(if was_open { "ROLLBACK TO SAVEPOINT repcloud_group" } else { "ROLLBACK" }).await?;
+                if !was_open {
+                    self.sql(self.begin).await?;
+                }
+                let key = self.writer.key().clone();
+                let mut careful =
+                    Careful { session: &mut self.session, key: &key, skips: &self.options.skips };
+                careful.apply(group, &mut self.bindings).await?;
+            }
+        }
+        if let Some(values) = position {
+            let statement = self.writer.statement().clone();
+            self.session
+                .run(&[Command::Prepared(&statement, values)])
+                .await
+                .map_err(|f| serial::infrastructure(f.cause))?;
+        }
+        Ok(())
+    }
+
+    /// Sends the COMMIT that is due, alone.
+    async fn commit(&mut self) -> Result<(), ApplyError> {
+        if self.uncommitted.is_some() {
+            self.sql("COMMIT").await?;
+            self.committed();
+        }
+        Ok(())
+    }
+
+    /// The COMMIT was acknowledged.
+    fn committed(&mut self) {
+        self.open = false;
+        if let Some(Uncommitted { closing, changes }) = self.uncommitted.take() {
+            self.pending_changes = 0;
+            self.last_write = Instant::now();
+            self.shared.progress().committed(closing.position);
+            self.shared.publish(|report| {
+                report.changes += changes;
+                report.commit_time = closing.commit_time.or(report.commit_time);
+            });
+        }
+    }
+
+    /// Writes the position that no group has carried, durably.
+    async fn write_position(&mut self) -> Result<(), ApplyError> {
+        self.commit().await?;
+        let Some(closing) = self.unwritten.take() else { return Ok(()) };
+        let statement = self.writer.statement().clone();
+        let values = self.writer.values(&closing, 0);
+        let flight = [
+            Command::Sql("BEGIN; SET LOCAL synchronous_commit = on"),
+            Command::Prepared(&statement, &values),
+        ];
+        self.session.run(&flight).await.map_err(|f| serial::infrastructure(f.cause))?;
+        self.sql("COMMIT").await?;
+        self.last_write = Instant::now();
+        self.shared.progress().committed_durably(closing.position);
+        self.shared.publish(|report| report.commit_time = closing.commit_time.or(report.commit_time));
+        Ok(())
+    }
+
+    async fn sql(&mut self, sql: &str) -> Result<(), ApplyError> {
+        self.session.run(&[Command::Sql(sql)]).await.map_err(|f| serial::infrastructure(f.cause))
+    }
+
+    fn touches_skips(&self, group: &Group) -> bool {
+        !self.options.skips.is_empty()
+            && group.batches.iter().flat_map(|b| &b.txns).any(|t| self.options.skips.contains(&t.txn.commit_lsn))
+    }
+}
+
+/// The later position, with the later commit time.
+fn merge(earlier: Option<Closing>, later: Option<Closing>) -> Option<Closing> {
+    match (earlier, later) {
+        (Some(a), Some(b)) => Some(Closing {
+            position: a.position.max(b.position),
+            commit_time: b.commit_time.or(a.commit_time),
+        }),
+        (a, b) => b.or(a),
+    }
+}
+
+impl Flusher {
+    /// Runs until the applier is gone (its report has no reader is not enough: `stop` tells).
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), ApplyError> {
+        loop {
+            let stopping = tokio::time::timeout(self.every, stop.wait_for(|s| *s)).await.is_ok();
+            let flush = self.shared.progress().start_flush();
+            if let Some(flush) = flush {
+                let work = checkpoint::flush(self.session.client(), &self.key);
+                match tokio::time::timeout(self.limit, work).await {
+                    Ok(result) => result?,
+                    Err(_) => {
+                        let during = "waiting for the target to make a commit durable (a synchronous standby that is away?)";
+                        return Err(PgError::Timeout { during: during.into(), limit: self.limit }.into());
+                    }
+                }
+                self.shared.progress().finish_flush(flush);
+                self.shared.publish(|_| {});
+            }
+            if stopping {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! The state of a stream in its target: schema `repcloud`. The only writer of position rows.
+
+use tokio_postgres::types::{PgLsn, Type};
+use tokio_postgres::{Client, Statement};
+
+use crate::apply::group::Closing;
+use crate::apply::route::ShapeFingerprint;
+use crate::apply::single::stamp_text;
+use crate::model::{Lsn, TableName};
+use crate::pg::PgError;
+
+/// Which stream a row belongs to: the names of the two connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    /// Source connection.
+    pub source: String,
+    /// Target connection.
+    pub target: String,
+}
+
+/// What goes wrong with the state itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The target's connection or server.
+    #[error("target: {0}")]
+    Target(#[from] PgError),
+    /// Written by a later repcloud.
+    #[error("schema repcloud in the target has version {found}, this program knows versions up to {known}; use a newer repcloud")]
+    Newer {
+        /// In the database.
+        found: i32,
+        /// Ours.
+        known: i32,
+    },
+    /// A schema of that name that is not ours.
+    #[error("schema repcloud in the target exists but has no version table; it is not ours, rename or drop it")]
+    Foreign,
+    /// A row that cannot be read.
+    #[error("the state in schema repcloud cannot be read: {0}")]
+    Damaged(String),
+}
+
+impl From<tokio_postgres::Error> for StateError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        StateError::Target(error.into())
+    }
+}
+
+/// The version of `schema.sql`.
+const VERSION: i32 = 1;
+
+/// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
+pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
+    let lock = "SELECT pg_catalog.pg_advisory_xact_lock(7300102, 1)";
+    client.batch_execute(&format!("BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '30s'; {lock}")).await?;
+    let result = ensure_schema_locked(client).await;
+    let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    client.batch_execute(end).await?;
+    result
+}
+
+async fn ensure_schema_locked(client: &Client) -> Result<(), StateError> {
+    match schema_version(client).await? {
+        None => Ok(client.batch_execute(include_str!("schema.sql")).await?),
+        Some(found) if found > VERSION => Err(StateError::Newer { found, known: VERSION }),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The version of the target's schema `repcloud`; `None` without one.
+pub async fn schema_version(client: &Client) -> Result<Option<i32>, StateError> {
+    let row = client
+        .query_one("SELECT to_regclass('repcloud.version') IS NOT NULL, to_regclass('repcloud.checkpoint') IS NOT NULL OR EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'repcloud')", &[])
+        .await?;
+    match (row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?) {
+        (true, _) => Ok(Some(client.query_one("SELECT max(version) FROM repcloud.version", &[]).await?.try_get(0)?)),
+        (false, true) => Err(StateError::Foreign),
+        (false, false) => Ok(None),
+    }
+}
+
+/// `repcloud.checkpoint`'s row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Slot it belongs to.
+    pub slot: String,
+    /// `ready`, or `creating` while the slot is being made.
+    pub ready: bool,
+    /// Source system identifier.
+    pub system_id: String,
+    /// Source timeline.
+    pub timeline: u32,
+    /// Counts the processes that have owned the stream.
+    pub generation: i64,
+    /// Everything that committed on the source before it is in the target.
+    pub applied: Lsn,
+    /// Changes applied since the stream began.
+    pub changes: i64,
+}
+
+/// Reads the position row.
+pub async fn read(client: &Client, key: &StreamKey) -> Result<Option<Checkpoint>, StateError> {
+    let row = client
+        .query_opt(
+            "SELECT slot, phase, system_id, timeline, generation, applied_lsn, changes FROM repcloud.checkpoint WHERE source = $1 AND target = $2",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let timeline: i64 = row.try_get(3)?;
+    Ok(Some(Checkpoint {
+        slot: row.try_get(0)?,
+        ready: row.try_get::<_, &str>(1)? == "ready",
+        system_id: row.try_get(2)?,
+        timeline: u32::try_from(timeline).map_err(|_| StateError::Damaged("timeline".into()))?,
+        generation: row.try_get(4)?,
+        applied: Lsn(u64::from(row.try_get::<_, PgLsn>(5)?)),
+        changes: row.try_get(6)?,
+    }))
+}
+
+/// Writes the intention to make `slot`: the first row of a stream.
+pub async fn record_intention(
+    client: &Client,
+    key: &StreamKey,
+    slot: &str,
+    system_id: &str,
+    timeline: u32,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "WITH d AS (INSERT INTO repcloud.durability (source, target) VALUES ($1, $2) ON CONFLICT DO NOTHING) \
+             INSERT INTO repcloud.checkpoint (source, target, slot, phase, system_id, timeline) VALUES ($1, $2, $3, 'creating', $4, $5)",
+            &[&key.source, &key.target, &slot, &system_id, &i64::from(timeline)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The slot exists: the stream's position is valid from here on.
+pub async fn record_slot(client: &Client, key: &StreamKey, at: Lsn) -> Result<(), StateError> {
+    client
+        .execute(
+            "UPDATE repcloud.checkpoint SET phase = 'ready', applied_lsn = $3, updated_at = now() WHERE source = $1 AND target = $2",
+            &[&key.source, &key.target, &PgLsn::from(at.0)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Binds the position to another system or timeline (a promotion, or `reset --accept-system`).
+pub async fn record_system(
+    client: &Client,
+    key: &StreamKey,
+    system_id: &str,
+    timeline: u32,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "UPDATE repcloud.checkpoint SET system_id = $3, timeline = $4 WHERE source = $1 AND target = $2",
+            &[&key.source, &key.target, &system_id, &i64::from(timeline)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Takes the stream over: every commit of an earlier owner fails from here on. Returns our generation.
+pub async fn take_over(client: &Client, key: &StreamKey) -> Result<i64, StateError> {
+    let row = client
+        .query_one(
+            "UPDATE repcloud.checkpoint SET generation = generation + 1 WHERE source = $1 AND target = $2 RETURNING generation",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// True when no other live process holds the stream; the lock lasts as long as the session.
+pub async fn try_lock(client: &Client, key: &StreamKey) -> Result<bool, StateError> {
+    let row = client
+        .query_one(
+            "SELECT pg_catalog.pg_try_advisory_lock(7300102, pg_catalog.hashtext($1 || '__' || $2))",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Forgets the stream's position, so that it begins anew with a new slot.
+pub async fn back_to_creating(
+    client: &Client,
+    key: &StreamKey,
+    slot: &str,
+    system_id: &str,
+    timeline: u32,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "UPDATE repcloud.checkpoint SET phase = 'creating', applied_lsn = '0/0', slot = $3, system_id = $4, timeline = $5, generation = generation + 1 WHERE source = $1 AND target = $2",
+            &[&key.source, &key.target, &slot, &system_id, &i64::from(timeline)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// State of a target table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableState {
+    /// Marked ours, rows not complete.
+    Copying,
+    /// Rows complete, changes follow.
+    Streaming,
+    /// Stopped; its rows are no longer kept up.
+    NeedsCopy,
+    /// Stopped by an error.
+    Failed,
+}
+
+impl TableState {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TableState::Copying => "copying",
+            TableState::Streaming => "streaming",
+            TableState::NeedsCopy => "needs_copy",
+            TableState::Failed => "failed",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, StateError> {
+        [TableState::Copying, TableState::Streaming, TableState::NeedsCopy, TableState::Failed]
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| StateError::Damaged(format!("table state \"{text}\"")))
+    }
+}
+
+/// `repcloud.table_state`'s row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableRecord {
+    /// Target table as SQL writes it.
+    pub target_table: String,
+    /// Source table as SQL writes it.
+    pub source_table: String,
+    /// `dml` or `logdel`.
+    pub mode: String,
+    /// State.
+    pub state: TableState,
+    /// Changes of transactions that committed before it are in the copied rows.
+    pub copied_at: Lsn,
+    /// We created the table.
+    pub made_by_us: bool,
+    /// The source's columns when the rows were copied.
+    pub known_columns: Option<Vec<ShapeFingerprint>>,
+    /// Rows copied.
+    pub rows_copied: i64,
+    /// Rows estimated when the copy began.
+    pub rows_total: i64,
+    /// Why it is stopped.
+    pub error: Option<String>,
+}
+
+/// All table rows of the stream.
+pub async fn read_tables(client: &Client, key: &StreamKey) -> Result<Vec<TableRecord>, StateError> {
+    let rows = client
+        .query(
+            "SELECT target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns::text, rows_copied, rows_total, error \
+             FROM repcloud.table_state WHERE source = $1 AND target = $2 ORDER BY target_table",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            let known: Option<String> = row.try_get(6)?;
+            Ok(TableRecord {
+                target_table: row.try_get(0)?,
+                source_table: row.try_get(1)?,
+                mode: row.try_get(2)?,
+                state: TableState::parse(row.try_get(3)?)?,
+                copied_at: Lsn(u64::from(row.try_get::<_, PgLsn>(4)?)),
+                made_by_us: row.try_get(5)?,
+                known_columns: known
+                    .map(|json| serde_json::from_str(&json))
+                    .transpose()
+                    .map_err(|e| StateError::Damaged(format!("known_columns: {e}")))?,
+                rows_copied: row.try_get(7)?,
+                rows_total: row.try_get(8)?,
+                error: row.try_get(9)?,
+            })
+        })
+        .collect()
+}
+
+/// Writes a table's row whole.
+pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord) -> Result<(), StateError> {
+    let known = record
+        .known_columns
+        .as_ref()
+        .map(serde_json::to_string)
+        .transpose()
+        .map_err(|e| StateError::Damaged(format!("known_columns: {e}")))?;
+    client
+        .execute(
+            "INSERT INTO repcloud.table_state (source, target, target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns, rows_copied, rows_total, error) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10, $11, $12) \
+             ON CONFLICT (source, target, target_table) DO UPDATE SET source_table = excluded.source_table, mode = excluded.mode, state = excluded.state, \
+             copied_at_lsn = excluded.copied_at_lsn, made_by_us = excluded.made_by_us, known_columns = excluded.known_columns, \
+             rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, error = excluded.error, updated_at = now()",
+            &[
+                &key.source,
+                &key.target,
+                &record.target_table,
+                &record.source_table,
+                &record.mode,
+                &record.state.as_str(),
+                &PgLsn::from(record.copied_at.0),
+                &record.made_by_us,
+                &known,
+                &record.rows_copied,
+                &record.rows_total,
+                &record.error,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Sets a table's state alone.
+pub async fn set_table_state(
+    client: &Client,
+    key: &StreamKey,
+    table: &TableName,
+    state: TableState,
+    error: Option<&str>,
+) -> Result<u64, StateError> {
+    Ok(client
+        .execute(
+            "UPDATE repcloud.table_state SET state = $4, error = $5, updated_at = now() WHERE source = $1 AND target = $2 AND target_table = $3",
+            &[&key.source, &key.target, &table.to_string(), &state.as_str(), &error],
+        )
+        .await?)
+}
+
+/// The transactions to leave out, by the start of their commit record.
+pub async fn read_skips(client: &Client, key: &StreamKey) -> Result<Vec<Lsn>, StateError> {
+    let rows = client
+        .query(
+            "SELECT commit_lsn FROM repcloud.skip WHERE source = $1 AND target = $2 AND skipped_at IS NULL",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(Lsn(u64::from(row.try_get::<_, PgLsn>(0)?)))).collect()
+}
+
+/// Asks for a transaction to be left out.
+pub async fn write_skip(client: &Client, key: &StreamKey, commit_lsn: Lsn) -> Result<(), StateError> {
+    client
+        .execute(
+            "INSERT INTO repcloud.skip (source, target, commit_lsn) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            &[&key.source, &key.target, &PgLsn::from(commit_lsn.0)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Removes all that the target knows of one table of the stream, or of the whole stream.
+pub async fn forget(client: &Client, key: &StreamKey, table: Option<&TableName>) -> Result<(), StateError> {
+    if let Some(table) = table {
+        client
+            .execute(
+                "DELETE FROM repcloud.table_state WHERE source = $1 AND target = $2 AND target_table = $3",
+                &[&key.source, &key.target, &table.to_string()],
+            )
+            .await?;
+        return Ok(());
+    }
+    for name in ["table_state", "durability", "skip", "checkpoint"] {
+        let sql = format!("DELETE FROM repcloud.{name} WHERE source = $1 AND target = $2");
+        client.execute(&sql, &[&key.source, &key.target]).await?;
+    }
+    Ok(())
+}
+
+/// The statement that moves the position, fenced by the generation.
+#[derive(Debug)]
+pub struct CheckpointWriter {
+    statement: Statement,
+    key: StreamKey,
+    generation: i64,
+}
+
+impl CheckpointWriter {
+    /// Prepares the statement on the applier's session.
+    pub async fn new(client: &Client, key: StreamKey, generation: i64) -> Result<Self, PgError> {
+        let statement = client
+            .prepare_typed(
+                "UPDATE repcloud.checkpoint SET applied_lsn = $1::text::pg_lsn, commit_time = coalesce(nullif($2, '')::timestamptz, commit_time), \
+                 changes = changes + $3::text::bigint, updated_at = now() \
+                 WHERE source = $4 AND target = $5 AND generation = $6::text::bigint AND phase = 'ready'",
+                &[Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT],
+            )
+            .await?;
+        Ok(CheckpointWriter { statement, key, generation })
+    }
+
+    /// The prepared statement.
+    pub(crate) fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// Its parameters.
+    pub(crate) fn values(&self, closing: &Closing, changes: usize) -> Vec<String> {
+        vec![
+            closing.position.to_string(),
+            closing.commit_time.map(stamp_text).unwrap_or_default(),
+            changes.to_string(),
+            self.key.source.clone(),
+            self.key.target.clone(),
+            self.generation.to_string(),
+        ]
+    }
+
+    /// Which stream.
+    pub fn key(&self) -> &StreamKey {
+        &self.key
+    }
+}
+
+/// A commit that waits for the disk and so covers every commit acknowledged before it was sent. The session must have
+/// `synchronous_commit` on.
+pub async fn flush(client: &Client, key: &StreamKey) -> Result<(), PgError> {
+    let statement = "UPDATE repcloud.durability SET flushed_at = now() WHERE source = $1 AND target = $2";
+    client.execute(statement, &[&key.source, &key.target]).await?;
+    Ok(())
+}

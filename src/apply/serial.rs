@@ -1,0 +1,233 @@
+//! Row by row, in the source's order: what is done with a group whose coalesced form failed or does not exist.
+//!
+//! First the whole group in one flight a few hundred statements long (a correct history only needed the order). If
+//! that fails too, once more with a savepoint before every change: that finds the change, and its policy decides.
+
+use std::collections::HashSet;
+
+use crate::apply::checkpoint::StreamKey;
+use crate::apply::conflict::{self, Resolution, operation};
+use crate::apply::error::ApplyError;
+use crate::apply::plan::{Group, Located, Resolved, Step, resolve, serial_steps, single_route_steps};
+use crate::apply::route::{Binding, Bindings, OnConflict};
+use crate::apply::single;
+use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
+use crate::model::{Change, Lsn};
+use crate::pg::failure::{FailureClass, class_of_sqlstate};
+
+/// Changes of one flight.
+const FLIGHT: usize = 500;
+
+/// Applies `group` inside the open target transaction, pipelined. `Err(None)`: a statement failed, the transaction is
+/// aborted, and nothing is known about which policy applies.
+pub(crate) async fn apply_pipelined(
+    session: &mut TargetSession,
+    group: &Group,
+    bindings: &mut Bindings,
+) -> Result<(), Option<ApplyError>> {
+    let routes = session.routes().clone();
+    let resolved = resolve(group, &routes, bindings).map_err(|e| Some(ApplyError::Plan(e.into())))?;
+    for changes in resolved.changes.chunks(FLIGHT) {
+        let mut steps = Vec::with_capacity(changes.len());
+        for located in changes {
+            steps.extend(serial_steps(&routes, &resolved, located).map_err(|e| Some(e.into()))?);
+        }
+        let flight: Vec<Command<'_>> = steps.iter().map(Command::Step).collect();
+        match session.run(&flight).await {
+            Ok(()) => {}
+            Err(Failure { cause, .. }) if is_about_a_row(&cause) => return Err(None),
+            Err(Failure { cause, .. }) => return Err(Some(infrastructure(cause))),
+        }
+    }
+    Ok(())
+}
+
+/// True when the failure is about a row or its table, false when the connection or the server failed.
+pub(crate) fn is_about_a_row(cause: &Cause) -> bool {
+    match cause {
+        Cause::RowCount { .. } => true,
+        Cause::Error { sqlstate: Some(code), .. } => {
+            matches!(
+                class_of_sqlstate(code),
+                FailureClass::Conflict | FailureClass::Rejected | FailureClass::Privilege | FailureClass::Other
+            )
+        }
+        Cause::Error { sqlstate: None, .. } => false,
+    }
+}
+
+/// The error of a failed connection or server.
+pub(crate) fn infrastructure(cause: Cause) -> ApplyError {
+    match cause {
+        Cause::Error { error, .. } => ApplyError::Target(error),
+        Cause::RowCount { .. } => ApplyError::Fenced,
+    }
+}
+
+/// A conflict is a row that is missing or already there; everything else about a row is a rejection.
+fn is_conflict(cause: &Cause) -> bool {
+    match cause {
+        Cause::RowCount { .. } => true,
+        Cause::Error { sqlstate, .. } => {
+            sqlstate.as_deref().is_some_and(|c| class_of_sqlstate(c) == FailureClass::Conflict)
+        }
+    }
+}
+
+fn reason(cause: &Cause, change: &Change) -> String {
+    match (cause, change) {
+        (Cause::RowCount { touched: 0, .. }, Change::Insert { .. }) => "the row is already there".to_owned(),
+        _ => cause.text(),
+    }
+}
+
+/// What the careful pass works with.
+pub(crate) struct Careful<'a> {
+    pub(crate) session: &'a mut TargetSession,
+    pub(crate) key: &'a StreamKey,
+    /// Transactions to leave out.
+    pub(crate) skips: &'a HashSet<Lsn>,
+}
+
+impl Careful<'_> {
+    /// Applies `group` inside the open target transaction, a savepoint before each change.
+    pub(crate) async fn apply(&mut self, group: &Group, bindings: &mut Bindings) -> Result<(), ApplyError> {
+        let routes = self.session.routes().clone();
+        let resolved = resolve(group, &routes, bindings).map_err(|e| ApplyError::Plan(e.into()))?;
+        for located in &resolved.changes {
+            if self.skips.contains(&located.txn.commit_lsn) {
+                self.skip(located, &resolved).await?;
+                continue;
+            }
+            match located.change {
+                Change::Truncate { .. } => {
+                    let steps = serial_steps(&routes, &resolved, located)?;
+                    let route = steps.first().map(first_route).unwrap_or_default();
+                    if let Err(cause) = self.attempt(&steps).await? {
+                        return Err(self.rejected(located, route, &cause));
+                    }
+                }
+                _ => {
+                    for binding in resolved.bindings(located) {
+                        self.one(located, binding).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, located: &Located<'_>, binding: &Binding) -> Result<(), ApplyError> {
+        let routes = self.session.routes().clone();
+        let steps = single_route_steps(&routes, located, binding)?;
+        let Err(cause) = self.attempt(&steps).await? else { return Ok(()) };
+        if !is_conflict(&cause) {
+            return Err(self.rejected(located, binding.route, &cause));
+        }
+        let route = routes.route(binding.route);
+        let why = reason(&cause, located.change);
+        match route.on_conflict {
+            OnConflict::Stop => {
+                // The record must outlive the transaction that is given up.
+                self.sql("ROLLBACK").await?;
+                self.record(located, binding.route, Resolution::Stopped, &why).await?;
+                Err(ApplyError::Conflict {
+                    table: route.target.clone(),
+                    commit_lsn: located.txn.commit_lsn,
+                    operation: operation(located.change),
+                    reason: why,
+                })
+            }
+            OnConflict::Log => self.record(located, binding.route, Resolution::Logged, &why).await,
+            OnConflict::Overwrite => {
+                let resolution = self.overwrite(located, binding).await?;
+                self.record(located, binding.route, resolution, &why).await
+            }
+        }
+    }
+
+    /// Makes the target row what the source row is; logs where the whole row is not known or nothing remains to do.
+    async fn overwrite(
+        &mut self,
+        located: &Located<'_>,
+        binding: &Binding,
+    ) -> Result<Resolution, ApplyError> {
+        let routes = self.session.routes().clone();
+        let route = routes.route(binding.route);
+        let at = located.txn.commit_time;
+        let way = single::overwrite(binding.route, route, binding, located.change, at).map_err(ApplyError::Plan)?;
+        let Some(way) = way else { return Ok(Resolution::Logged) };
+        for clear in &way.clear {
+            // No row there is as good as one removed.
+            if let Err(cause) = self.attempt(std::slice::from_ref(clear)).await?
+                && !matches!(cause, Cause::RowCount { .. })
+            {
+                return Err(self.rejected(located, binding.route, &cause));
+            }
+        }
+        match self.attempt(&way.insert).await? {
+            Ok(()) => Ok(Resolution::Overwritten),
+            Err(cause) => Err(self.rejected(located, binding.route, &cause)),
+        }
+    }
+
+    async fn skip(&mut self, located: &Located<'_>, resolved: &Resolved<'_>) -> Result<(), ApplyError> {
+        for binding in resolved.bindings(located) {
+            self.record(located, binding.route, Resolution::Skipped, "left out on request").await?;
+        }
+        Ok(())
+    }
+
+    /// Runs `steps` under a savepoint. The outer error is the connection's.
+    async fn attempt(&mut self, steps: &[Step]) -> Result<Result<(), Cause>, ApplyError> {
+        self.sql("SAVEPOINT repcloud_row").await?;
+        let flight: Vec<Command<'_>> = steps.iter().map(Command::Step).collect();
+        match self.session.run(&flight).await {
+            Ok(()) => {
+                self.sql("RELEASE SAVEPOINT repcloud_row").await?;
+                Ok(Ok(()))
+            }
+            Err(Failure { cause, .. }) if is_about_a_row(&cause) => {
+                self.sql("ROLLBACK TO SAVEPOINT repcloud_row").await?;
+                Ok(Err(cause))
+            }
+            Err(Failure { cause, .. }) => Err(infrastructure(cause)),
+        }
+    }
+
+    async fn sql(&mut self, sql: &str) -> Result<(), ApplyError> {
+        self.session.run(&[Command::Sql(sql)]).await.map_err(|f| infrastructure(f.cause))
+    }
+
+    async fn record(
+        &self,
+        located: &Located<'_>,
+        route: usize,
+        resolution: Resolution,
+        reason: &str,
+    ) -> Result<(), ApplyError> {
+        let table = &self.session.routes().route(route).target;
+        let client = self.session.session().client();
+        conflict::record(client, self.key, table, &located.txn, located.change, resolution, reason).await?;
+        Ok(())
+    }
+
+    fn rejected(&self, located: &Located<'_>, route: usize, cause: &Cause) -> ApplyError {
+        ApplyError::Rejected {
+            table: self.session.routes().route(route).target.clone(),
+            commit_lsn: located.txn.commit_lsn,
+            operation: operation(located.change),
+            reason: reason(cause, located.change),
+        }
+    }
+}
+
+fn first_route(step: &Step) -> usize {
+    match step {
+        Step::Rows { route, .. }
+        | Step::Copy { route, .. }
+        | Step::ReadAndReplace { route, .. }
+        | Step::StampAll { route, .. } => *route,
+        Step::Truncate { routes, .. } => routes.first().copied().unwrap_or_default(),
+    }
+}
