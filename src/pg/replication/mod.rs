@@ -1,0 +1,14 @@
+//! A replication session (`replication=database`) and its stream: our own frontend, because tokio-postgres has no
+//! replication mode. Facts: `proto-notes/replication-protocol.md`.
+
+mod auth;
+mod client;
+mod command;
+mod stream;
+mod timeline;
+mod wire;
+
+pub use client::{ReplicationCanceller, ReplicationClient};
+pub use command::{CreatedSlot, SlotRequest, Snapshot, SystemIdentity};
+pub use stream::{Frame, Positions, ReplicationStream};
+pub use timeline::{TimelineHistory, TimelineSwitch};
