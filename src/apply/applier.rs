@@ -110,6 +110,8 @@ pub struct Applier {
     uncommitted: Option<Uncommitted>,
     /// A position that no group has carried to the target yet.
     unwritten: Option<Closing>,
+    /// The source waits for it.
+    urgent: bool,
     last_write: Instant,
     begin: &'static str,
 }
@@ -155,6 +157,7 @@ impl Applier {
             pending_changes: 0,
             uncommitted: None,
             unwritten: None,
+            urgent: false,
             last_write: Instant::now(),
             begin: if deferrable { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" },
         };
@@ -186,7 +189,7 @@ impl Applier {
     ) -> Result<Option<PlannedGroup>, ApplyError> {
         loop {
             let Some(unwritten) = self.unwritten else { return Ok(groups.recv().await) };
-            let hurry = self.options.until.is_some_and(|until| unwritten.position >= until);
+            let hurry = self.urgent || self.options.until.is_some_and(|until| unwritten.position >= until);
             let due = if hurry { Instant::now() } else { self.last_write + self.options.idle_every };
             match timeout_at(due, groups.recv()).await {
                 Ok(group) => return Ok(group),
@@ -198,6 +201,7 @@ impl Applier {
     async fn apply(&mut self, planned: PlannedGroup) -> Result<(), ApplyError> {
         let PlannedGroup { group, plan } = planned;
         let closing = group.closing();
+        self.urgent |= group.batches.iter().any(|b| b.urgent);
         let skips = self.touches_skips(&group);
         let steps = plan?;
         let nothing_to_do = steps.as_ref().is_some_and(Vec::is_empty) && !skips;
@@ -342,6 +346,7 @@ impl Applier {
     /// Writes the position that no group has carried, durably.
     async fn write_position(&mut self) -> Result<(), ApplyError> {
         self.commit().await?;
+        self.urgent = false;
         let Some(closing) = self.unwritten.take() else { return Ok(()) };
         let statement = self.writer.statement().clone();
         let values = self.writer.values(&closing, 0);

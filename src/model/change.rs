@@ -119,6 +119,8 @@ pub struct TxnBatch {
     /// The source has sent everything that committed before this position (from a keepalive, or a commit's end).
     /// Valid to adopt only when no transaction is unfinished.
     pub caught_up_to: Lsn,
+    /// The source waits for a confirmation (it is shutting down): a position without changes is written at once.
+    pub urgent: bool,
 }
 
 impl TxnBatch {
