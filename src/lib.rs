@@ -11,6 +11,7 @@
 //! 3 capture  copy  apply  verify     neighbours without doors between them
 //! 2 catalog    what tables look like
 //! 1 pg (opens sockets)  decode (bytes → messages)  sql (values → SQL text)
+//!   cluster (private PostgreSQL servers for the demo, the tests and the benches)
 //! 0 model      the words of the house
 //! ```
 
@@ -18,6 +19,7 @@ pub mod apply;
 pub mod capture;
 pub mod catalog;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod copy;
 pub mod decode;

@@ -1,0 +1,8 @@
+//! Integration tests against real, private PostgreSQL servers.
+//!
+//! Every test starts the servers it needs (`support::cluster::Pair`), so tests share nothing and run in any order.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+mod private_clusters;
