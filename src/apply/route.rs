@@ -70,6 +70,8 @@ pub struct Route {
     pub copy_allowed: bool,
     /// Some constraint of the target is deferrable.
     pub has_deferrable: bool,
+    /// Columns the target computes itself: a source column of that name is not missing.
+    pub ignored_columns: Vec<String>,
 }
 
 /// The source described a table in a way the target does not fit.
@@ -148,7 +150,8 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
     let (source_table, target) = (route.source.clone(), route.target.clone());
     let in_target = |name: &str| route.shape.columns.iter().any(|c| c.name == name);
     for column in &relation.columns {
-        if !in_target(&column.name) && !route.columns_chosen {
+        let ignored = route.columns_chosen || route.ignored_columns.contains(&column.name);
+        if !in_target(&column.name) && !ignored {
             return Err(ShapeError::ColumnAdded { source_table, target, column: column.name.clone() });
         }
     }
@@ -267,6 +270,7 @@ pub(crate) mod tests {
             identity_always_key: false,
             copy_allowed: false,
             has_deferrable: false,
+            ignored_columns: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Floor 0: the words of the house. Pure data, no I/O, no clock.
 
 pub mod change;
+pub mod event;
 pub mod lsn;
 pub mod name;
 pub mod relation;
@@ -8,6 +9,7 @@ pub mod retry;
 pub mod tuple;
 
 pub use change::{Change, OldTuple, PgTimestamp, TxnBatch, TxnId, TxnSpan};
+pub use event::{Events, JobEvent};
 pub use lsn::Lsn;
 pub use name::{TableName, TablePattern, quote_ident};
 pub use relation::{Oid, Relation, RelationColumn, ReplicaIdentity};

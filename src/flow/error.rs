@@ -1,0 +1,121 @@
+//! What ends a stream's run.
+
+use crate::apply::ApplyError;
+use crate::apply::checkpoint::StateError;
+use crate::capture::CaptureError;
+use crate::capture::publish::Finding;
+use crate::capture::setup::SetupError;
+use crate::catalog::CatalogError;
+use crate::catalog::ddl::DdlError;
+use crate::copy::CopyError;
+use crate::flow::start::StopReason;
+use crate::flow::work::TargetFinding;
+use crate::model::RetryAdvice;
+use crate::pg::PgError;
+
+/// Why a stream's run ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlowError {
+    /// The source's connection or server.
+    #[error("source: {0}")]
+    Source(#[source] PgError),
+    /// The target's connection or server.
+    #[error("target: {0}")]
+    Target(#[source] PgError),
+    /// Pre-flight: nothing was changed.
+    #[error("{}", list(.0))]
+    Refused(Vec<String>),
+    /// A person must decide.
+    #[error("{0}")]
+    Stopped(StopReason),
+    /// Another process runs this stream.
+    #[error("another process runs the stream {source_name} → {target_name}")]
+    Running {
+        /// Source connection.
+        source_name: String,
+        /// Target connection.
+        target_name: String,
+    },
+    /// Set-up of the source.
+    #[error("source: {0}")]
+    Setup(#[from] SetupError),
+    /// A slot was not made in time.
+    #[error("could not create slot \"{slot}\" within {seconds} s: the source waits for the end of {waiting_for}")]
+    SlotTimeout {
+        /// Slot.
+        slot: String,
+        /// Limit.
+        seconds: u64,
+        /// Transactions, named.
+        waiting_for: String,
+    },
+    /// Definitions.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Target tables.
+    #[error(transparent)]
+    Ddl(#[from] DdlError),
+    /// First rows.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// State in the target.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Reading.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// Writing.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A task of ours ended in a way it never should.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+fn list(findings: &[String]) -> String {
+    match findings {
+        [one] => one.clone(),
+        many => format!("{} findings, nothing was changed:\n  - {}", many.len(), many.join("\n  - ")),
+    }
+}
+
+impl FlowError {
+    /// From the source's pre-flight.
+    pub fn refused_by_source(findings: &[Finding]) -> Self {
+        FlowError::Refused(findings.iter().map(|f| format!("source: {f}")).collect())
+    }
+
+    /// From the target's pre-flight.
+    pub fn refused_by_target(findings: &[TargetFinding]) -> Self {
+        FlowError::Refused(findings.iter().map(ToString::to_string).collect())
+    }
+
+    /// What its owner should do.
+    pub fn advice(&self) -> RetryAdvice {
+        match self {
+            FlowError::Source(error) | FlowError::Target(error) => error.advice(),
+            FlowError::Setup(error) => error.advice(),
+            FlowError::Catalog(error) => error.advice(),
+            FlowError::Copy(error) => error.advice(),
+            FlowError::Capture(error) => error.advice(),
+            FlowError::Apply(error) => error.advice(),
+            FlowError::State(StateError::Target(error)) => error.advice(),
+            FlowError::Running { .. } | FlowError::Stopped(StopReason::SlotActive { .. }) => RetryAdvice::Reconnect,
+            _ => RetryAdvice::Stop,
+        }
+    }
+
+    /// What a person can do; `source` is the connection's name.
+    pub fn hint(&self, source: &str) -> Option<String> {
+        match self {
+            FlowError::Stopped(reason) => Some(reason.hint(source)),
+            FlowError::Apply(error) => error.hint(source),
+            FlowError::SlotTimeout { .. } => {
+                Some("end these transactions, or start again when they have ended; no slot was left behind".to_owned())
+            }
+            FlowError::Running { .. } => Some("stop it first; `repcloud status` shows its process".to_owned()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Carries out the steps that `start` decides, until the stream can begin.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::apply::checkpoint::{self, TableRecord, TableState};
+use crate::apply::route::{Route, RouteTable};
+use crate::capture::publish::{self, WantedTable};
+use crate::capture::setup::{self, LockLimits, TableRequest};
+use crate::catalog::{TableKind, list_tables, read_table};
+use crate::copy::target::rows_exist;
+use crate::flow::error::FlowError;
+use crate::flow::facts;
+use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::options::{EntryOptions, StreamOptions};
+use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
+use crate::flow::work::{self, TableWork};
+use crate::model::{Events, Lsn, TableName, TablePattern};
+use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
+use crate::pg::{PgError, Session};
+
+/// How long a slot's creation may wait for running transactions.
+const SLOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// A stream that can begin.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) routes: RouteTable,
+    pub(crate) from: Lsn,
+    pub(crate) confirmed: Lsn,
+    pub(crate) publications: Vec<String>,
+    pub(crate) replica_role: bool,
+    pub(crate) generation: i64,
+    pub(crate) work: Vec<TableWork>,
+}
+
+/// What a process holds while it prepares.
+pub(crate) struct Preparation<'a> {
+    pub(crate) options: &'a StreamOptions,
+    pub(crate) source: &'a Session,
+    /// Holds the advisory lock; commits synchronously.
+    pub(crate) target: &'a Session,
+    pub(crate) events: &'a Events,
+    pub(crate) view: &'a crate::flow::status::Board,
+    pub(crate) replication: ReplicationClient,
+    system: SystemFacts,
+    replica_role: bool,
+    work: Vec<TableWork>,
+    wanted: Vec<WantedTable>,
+    published: bool,
+    publications: Vec<String>,
+    snapshot: Option<FirstRows>,
+    begun: Vec<TableName>,
+}
+
+impl<'a> Preparation<'a> {
+    /// Connects in replication mode, resolves the entries into tables and runs every check that changes nothing.
+    pub(crate) async fn new(
+        options: &'a StreamOptions,
+        source: &'a Session,
+        target: &'a Session,
+        events: &'a Events,
+        view: &'a crate::flow::status::Board,
+    ) -> Result<Self, FlowError> {
+        let facts = setup::read_source(source).await?;
+        let slot_there = facts::read_slot(source, &options.slot()).await?.is_some();
+        let findings = publish::check_source(&facts, if slot_there { 0 } else { 1 });
+        if !findings.is_empty() {
+            return Err(FlowError::refused_by_source(&findings));
+        }
+        let mut replication = ReplicationClient::connect(&options.source).await.map_err(FlowError::Source)?;
+        let system = facts::read_system(&mut replication).await?;
+        let replica_role = facts::may_use_replica_role(target).await?;
+        let mut this = Preparation {
+            options,
+            source,
+            target,
+            events,
+            view,
+            replication,
+            system,
+            replica_role,
+            work: Vec::new(),
+            wanted: Vec::new(),
+            published: false,
+            publications: Vec::new(),
+            snapshot: None,
+            begun: Vec::new(),
+        };
+        this.resolve().await?;
+        this.check_publication().await?;
+        this.check_targets().await?;
+        Ok(this)
+    }
+
+    /// Steps until the stream can begin.
+    pub(crate) async fn run(mut self) -> Result<(Ready, ReplicationClient), FlowError> {
+        checkpoint::ensure_schema(self.target).await?;
+        if !checkpoint::try_lock(self.target, &self.options.key).await? {
+            return Err(FlowError::Running {
+                source_name: self.options.key.source.clone(),
+                target_name: self.options.key.target.clone(),
+            });
+        }
+        loop {
+            let facts = self.facts().await?;
+            match next_step(&facts) {
+                Step::Stream { from, new_timeline } => {
+                    if let Some(timeline) = new_timeline {
+                        let key = &self.options.key;
+                        checkpoint::record_system(self.target, key, &self.system.system_id, timeline).await?;
+                    }
+                    let confirmed = facts.slot.map_or(from, |s| s.confirmed);
+                    let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    let ready = Ready {
+                        routes: RouteTable::new(self.routes().await?),
+                        from,
+                        confirmed,
+                        publications: self.publications,
+                        replica_role: self.replica_role,
+                        generation,
+                        work: self.work,
+                    };
+                    return Ok((ready, self.replication));
+                }
+                Step::Stop(reason) => return Err(FlowError::Stopped(reason)),
+                step => self.perform(step).await?,
+            }
+        }
+    }
+
+    async fn perform(&mut self, step: Step) -> Result<(), FlowError> {
+        let key = self.options.key.clone();
+        match step {
+            Step::Publish => self.publish().await?,
+            Step::RecordIntention => {
+                let (id, timeline) = (&self.system.system_id, self.system.timeline);
+                checkpoint::record_intention(self.target, &key, &self.options.slot(), id, timeline).await?;
+            }
+            Step::CreateSlot => {
+                let at = self.make_slot(&self.options.slot(), false).await?;
+                self.events.info(format!("slot \"{}\" made at {at}", self.options.slot()));
+            }
+            Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
+            Step::TakeSnapshot => {
+                let name = format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                self.make_slot(&name, true).await?;
+            }
+            Step::BeginCopy { table, at, empty } => {
+                let work = self.work_of(&table)?.clone();
+                first_rows::begin(self.target, self.source, &key, &work, at, empty, self.events).await?;
+                self.begun.push(table);
+            }
+            Step::CopyRows => {
+                let Some(snapshot) = &self.snapshot else {
+                    return Err(FlowError::Internal("a copy without a snapshot".into()));
+                };
+                let work: Vec<&TableWork> =
+                    self.work.iter().filter(|w| self.begun.contains(&w.target)).collect();
+                snapshot.copy(self.options, self.target, &work, self.events, self.view).await?;
+                self.begun.clear();
+            }
+            Step::Adopt { table } => {
+                let record = new_record(self.work_of(&table)?, TableState::Streaming, Lsn::INVALID);
+                checkpoint::write_table(self.target, &key, &record).await?;
+            }
+            Step::ReleaseSnapshot => {
+                if let Some(snapshot) = self.snapshot.take() {
+                    snapshot.release().await?;
+                }
+            }
+            Step::Stream { .. } | Step::Stop(_) => {}
+        }
+        Ok(())
+    }
+
+    fn work_of(&self, target: &TableName) -> Result<&TableWork, FlowError> {
+        self.work
+            .iter()
+            .find(|w| w.target == *target)
+            .ok_or_else(|| FlowError::Internal(format!("no entry feeds {target}")))
+    }
+
+    /// Entries → source tables, with their definitions.
+    async fn resolve(&mut self) -> Result<(), FlowError> {
+        let mut refused = Vec::new();
+        for entry in &self.options.entries {
+            let names = self.names(entry).await?;
+            let requests: Vec<TableRequest> = names
+                .into_iter()
+                .map(|name| TableRequest {
+                    name,
+                    condition: entry.condition.clone(),
+                    columns: entry.columns.clone(),
+                    key: entry.key.clone(),
+                    insert_only: entry.insert_only,
+                })
+                .collect();
+            let (wanted, findings) = setup::read_wanted(self.source, &requests).await?;
+            refused.extend(findings);
+            for table in wanted {
+                self.work.push(TableWork {
+                    source: table.table.clone(),
+                    leaves: table.leaves.clone(),
+                    target: entry.target_table.clone().unwrap_or_else(|| table.table.name.clone()),
+                    entry: entry.clone(),
+                });
+                self.wanted.push(table);
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { Err(FlowError::refused_by_source(&refused)) }
+    }
+
+    /// `schema.*` is every table of the schema the mode can take; the others are named in a warning.
+    async fn names(&self, entry: &EntryOptions) -> Result<Vec<TableName>, FlowError> {
+        let mut names = Vec::new();
+        for pattern in &entry.tables {
+            let schema = match pattern {
+                TablePattern::Table(name) => {
+                    names.push(name.clone());
+                    continue;
+                }
+                TablePattern::Schema(schema) => schema,
+            };
+            for (name, kind) in list_tables(self.source, schema).await? {
+                if !matches!(kind, TableKind::Ordinary | TableKind::Partitioned) {
+                    continue;
+                }
+                let request = TableRequest {
+                    name: name.clone(),
+                    condition: None,
+                    columns: entry.columns.clone(),
+                    key: entry.key.clone(),
+                    insert_only: entry.insert_only,
+                };
+                match self.takes(&request).await? {
+                    Ok(()) => names.push(name),
+                    Err(findings) => {
+                        self.events.warning(format!("{pattern} leaves out {}", join(&findings)));
+                    }
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    async fn takes(&self, request: &TableRequest) -> Result<Result<(), Vec<publish::Finding>>, FlowError> {
+        let (wanted, findings) = setup::read_wanted(self.source, std::slice::from_ref(request)).await?;
+        if !findings.is_empty() {
+            return Ok(Err(findings));
+        }
+        let source = setup::read_source(self.source).await?;
+        let facts = setup::read_table_facts(self.source, &wanted).await?;
+        Ok(publish::plan(&self.options.default_name(), &source, &facts, &wanted, &[]).map(|_| ()))
+    }
+
+    /// Whether everything wanted is published, or what stands in the way.
+    async fn check_publication(&mut self) -> Result<publish::PublicationPlan, FlowError> {
+        let source = setup::read_source(self.source).await?;
+        let facts = setup::read_table_facts(self.source, &self.wanted).await?;
+        if let Some(given) = &self.options.publication {
+            let existing = setup::read_publications(self.source, std::slice::from_ref(given)).await?;
+            let findings = publish::check_ready_made(given, existing.first(), &source, &facts, &self.wanted);
+            if !findings.is_empty() {
+                return Err(FlowError::refused_by_source(&findings));
+            }
+            self.published = true;
+            self.publications = vec![given.clone()];
+            return Ok(publish::PublicationPlan::default());
+        }
+        let name = self.options.default_name();
+        let names = [name.clone(), publish::insert_publication(&name)];
+        let existing = setup::read_publications(self.source, &names).await?;
+        let plan = publish::plan(&name, &source, &facts, &self.wanted, &existing)
+            .map_err(|findings| FlowError::refused_by_source(&findings))?;
+        self.published = plan.statements.is_empty();
+        self.publications = plan.publications.clone();
+        Ok(plan)
+    }
+
+    async fn publish(&mut self) -> Result<(), FlowError> {
+        let plan = self.check_publication().await?;
+        setup::apply_plan(self.source, &plan, &self.wanted, LockLimits::default()).await?;
+        self.events.info(format!("published {} tables as {}", plan.added.len(), self.publications.join(", ")));
+        self.published = true;
+        Ok(())
+    }
+
+    /// Checks target tables that exist; those that are missing will be made.
+    async fn check_targets(&self) -> Result<(), FlowError> {
+        let mut findings = Vec::new();
+        for work in &self.work {
+            match read_table(self.target, &work.target).await? {
+                Some(target) => {
+                    findings.extend(work::route(work, &target, None, self.replica_role).err().unwrap_or_default());
+                }
+                None if !work.entry.copy => findings.push(work::TargetFinding {
+                    table: work.target.clone(),
+                    problem: "it does not exist, and copy = false starts with what is there".to_owned(),
+                    help: None,
+                }),
+                None => first_rows::check_ddl(self.source, self.target, work).await?,
+            }
+        }
+        if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, FlowError> {
+        let records = checkpoint::read_tables(self.target, &self.options.key).await?;
+        let mut routes = Vec::with_capacity(self.work.len());
+        let mut findings = Vec::new();
+        for work in &self.work {
+            let name = work.target.to_string();
+            let record = records.iter().find(|r| r.target_table == name);
+            match read_table(self.target, &work.target).await? {
+                Some(target) => match work::route(work, &target, record, self.replica_role) {
+                    Ok(route) => routes.push(route),
+                    Err(more) => findings.extend(more),
+                },
+                None => findings.push(work::TargetFinding {
+                    table: work.target.clone(),
+                    problem: "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)".to_owned(),
+                    help: None,
+                }),
+            }
+        }
+        if findings.is_empty() { Ok(routes) } else { Err(FlowError::refused_by_target(&findings)) }
+    }
+
+    async fn facts(&self) -> Result<Facts, FlowError> {
+        let options = self.options;
+        let row = checkpoint::read(self.target, &options.key).await?;
+        let records = checkpoint::read_tables(self.target, &options.key).await?;
+        let mut tables = Vec::with_capacity(self.work.len());
+        for work in &self.work {
+            let name = work.target.to_string();
+            let fact = match records.iter().find(|r| r.target_table == name).map(|r| r.state) {
+                Some(TableState::Streaming) => TableFact::Copied,
+                Some(TableState::Copying) if self.begun.contains(&work.target) => TableFact::Copying,
+                Some(TableState::Copying) => TableFact::CopyCutOff,
+                Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
+                None => TableFact::New {
+                    rows: rows_exist(self.target, &work.target).await?,
+                    copy: work.entry.copy,
+                },
+            };
+            tables.push((work.target.clone(), fact));
+        }
+        Ok(Facts {
+            system: self.system.clone(),
+            slot_name: options.slot(),
+            slot_is_given: options.slot_name.is_some(),
+            slot: facts::read_slot(self.source, &options.slot()).await?.map(|s| s.facts),
+            plugin: "pgoutput".to_owned(),
+            published: self.published,
+            checkpoint: row.map(|row| CheckpointFacts {
+                phase: if row.ready { Phase::Ready } else { Phase::Creating },
+                system_id: row.system_id,
+                timeline: row.timeline,
+                slot: row.slot,
+                applied: row.applied,
+            }),
+            snapshot: self.snapshot.as_ref().map(FirstRows::at),
+            tables,
+        })
+    }
+
+    /// Makes a slot and takes its snapshot over into a session that holds it.
+    async fn make_slot(&mut self, name: &str, temporary: bool) -> Result<Lsn, FlowError> {
+        let request = SlotRequest {
+            name: name.to_owned(),
+            plugin: "pgoutput".to_owned(),
+            temporary,
+            snapshot: Snapshot::Export,
+            two_phase: false,
+            failover: !temporary && self.replication.server_version() >= 170_000,
+        };
+        let began = Instant::now();
+        let mut waiting = String::new();
+        let slot = {
+            let creation = self.replication.create_slot(&request, SLOT_LIMIT);
+            tokio::pin!(creation);
+            loop {
+                match timeout(Duration::from_secs(5), &mut creation).await {
+                    Ok(result) => break result,
+                    Err(_) => {
+                        let running = facts::running_transactions(self.source).await?;
+                        waiting = running.join("; ");
+                        self.events.warning(format!(
+                            "slot \"{name}\" has waited {} s for the end of {waiting}",
+                            began.elapsed().as_secs()
+                        ));
+                    }
+                }
+            }
+        };
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(PgError::Timeout { .. }) => {
+                return Err(FlowError::SlotTimeout {
+                    slot: name.to_owned(),
+                    seconds: SLOT_LIMIT.as_secs(),
+                    waiting_for: waiting,
+                });
+            }
+            Err(error) => return Err(FlowError::Source(error)),
+        };
+        let exported = slot.snapshot_name.unwrap_or_default();
+        self.snapshot = Some(FirstRows::hold(&self.options.source, &exported, slot.consistent_point).await?);
+        if temporary {
+            self.replication.drop_slot(name, false).await.map_err(FlowError::Source)?;
+        }
+        Ok(slot.consistent_point)
+    }
+}
+
+fn join(findings: &[publish::Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A table's first row in `repcloud.table_state`.
+pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) -> TableRecord {
+    TableRecord {
+        target_table: work.target.to_string(),
+        source_table: work.source.name.to_string(),
+        mode: work.mode().to_owned(),
+        state,
+        copied_at,
+        made_by_us: false,
+        known_columns: Some(work.fingerprint()),
+        rows_copied: 0,
+        rows_total: work.rows_estimate(),
+        error: None,
+    }
+}

@@ -1,0 +1,282 @@
+//! From table definitions and options to routes, and what stands in the way on the target. Pure.
+
+use crate::apply::checkpoint::TableRecord;
+use crate::apply::route::{Delivery, Route, ShapeFingerprint};
+use crate::catalog::{ColumnDef, IdentityKind, TableDef, TableKind};
+use crate::flow::options::EntryOptions;
+use crate::model::{Lsn, ReplicaIdentity, TableName, quote_ident};
+use crate::sql::shape::{ShapeColumn, ShapeTable};
+
+/// One source table and the target table it feeds.
+#[derive(Debug, Clone)]
+pub struct TableWork {
+    /// The source table.
+    pub source: TableDef,
+    /// Definitions of its leaves when it is partitioned.
+    pub leaves: Vec<TableDef>,
+    /// Name of the target table.
+    pub target: TableName,
+    /// Its entry.
+    pub entry: EntryOptions,
+}
+
+/// What stands in the way on the target; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("target table {table}: {problem}{}", help_text(.help))]
+pub struct TargetFinding {
+    /// Target table.
+    pub table: TableName,
+    /// What is wrong.
+    pub problem: String,
+    /// A statement that helps, if one does.
+    pub help: Option<String>,
+}
+
+fn help_text(help: &Option<String>) -> String {
+    help.as_ref().map(|h| format!("; run on the target: {h};")).unwrap_or_default()
+}
+
+impl TableWork {
+    /// The columns replicated, by name: the configured ones, else all that are not generated.
+    pub fn columns(&self) -> Vec<&ColumnDef> {
+        let chosen = |c: &&ColumnDef| match &self.entry.columns {
+            Some(names) => names.contains(&c.name),
+            None => true,
+        };
+        self.source.columns.iter().filter(|c| c.generated.is_none()).filter(chosen).collect()
+    }
+
+    /// The key by which target rows are found; empty: rows are matched whole, or only inserted.
+    ///
+    /// With REPLICA IDENTITY FULL every old value is known, so the target's primary key serves where its columns are
+    /// replicated; else the identity must be the key.
+    pub fn key(&self, target: &TableDef) -> Vec<String> {
+        let replicated = |names: &[String]| names.iter().all(|n| self.columns().iter().any(|c| c.name == *n));
+        if let Some(key) = &self.entry.key {
+            return key.clone();
+        }
+        match self.source.identity {
+            ReplicaIdentity::Full => {
+                [target.primary_key(), self.source.primary_key()]
+                    .into_iter()
+                    .flatten()
+                    .find(|k| replicated(k) && has_unique_index(target, k))
+                    .unwrap_or_default()
+            }
+            ReplicaIdentity::Nothing => self.source.primary_key().filter(|k| replicated(k)).unwrap_or_default(),
+            _ => self.source.identity_columns().filter(|k| replicated(k)).unwrap_or_default(),
+        }
+    }
+
+    /// The published tables: the leaves, or the table itself.
+    pub fn published(&self) -> Vec<TableName> {
+        match self.source.kind {
+            TableKind::Partitioned => self.leaves.iter().map(|l| l.name.clone()).collect(),
+            _ => vec![self.source.name.clone()],
+        }
+    }
+
+    /// The source's columns as they are now.
+    pub fn fingerprint(&self) -> Vec<ShapeFingerprint> {
+        // Type modifiers as the stream's Relation message shows them are not in the catalog definition's text; the
+        // first description seen is compared by type alone.
+        Vec::new()
+    }
+}
+
+/// The route of `work`, or everything that stands in the way.
+///
+/// `replica_role`: the role may set `session_replication_role`, so triggers and foreign keys rest.
+pub fn route(
+    work: &TableWork,
+    target: &TableDef,
+    record: Option<&TableRecord>,
+    replica_role: bool,
+) -> Result<Route, Vec<TargetFinding>> {
+    let mut findings = Findings { table: target.name.clone(), list: Vec::new() };
+    let key = work.key(target);
+    let columns: Vec<&ColumnDef> = work
+        .columns()
+        .into_iter()
+        .filter_map(|c| target.column(&c.name).filter(|t| t.generated.is_none()))
+        .collect();
+    check_kind(target, &mut findings);
+    check_columns(work, target, &mut findings);
+    check_key(work, target, &key, &mut findings);
+    if !replica_role {
+        check_reactions(target, &mut findings);
+    }
+    if !findings.list.is_empty() {
+        return Err(findings.list);
+    }
+    let position = |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
+    let identity_always_key = columns
+        .iter()
+        .any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
+    Ok(Route {
+        source: work.source.name.clone(),
+        published: work.published(),
+        target: target.name.clone(),
+        shape: ShapeTable {
+            sql_name: target.name.to_string(),
+            columns: columns
+                .iter()
+                .map(|c| ShapeColumn { name: c.name.clone(), input_type: c.input_type_sql.clone() })
+                .collect(),
+            key: key.iter().filter_map(position).collect(),
+            deleted_column: (work.entry.delivery == Delivery::LogDel).then(|| work.entry.deleted_column.clone()),
+        },
+        delivery: work.entry.delivery,
+        on_conflict: work.entry.on_conflict,
+        copied_at: record.map_or(Lsn::INVALID, |r| r.copied_at),
+        known_columns: record.and_then(|r| r.known_columns.clone()),
+        columns_chosen: work.entry.columns.is_some(),
+        has_extra_columns: has_extra(work, target, &columns),
+        identity_always_key,
+        copy_allowed: work.entry.delivery == Delivery::Dml,
+        has_deferrable: target.constraints.iter().any(|c| c.deferrable),
+        ignored_columns: target
+            .columns
+            .iter()
+            .filter(|c| c.generated.is_some())
+            .map(|c| c.name.clone())
+            .collect(),
+    })
+}
+
+struct Findings {
+    table: TableName,
+    list: Vec<TargetFinding>,
+}
+
+impl Findings {
+    fn add(&mut self, problem: impl Into<String>, help: Option<String>) {
+        self.list.push(TargetFinding { table: self.table.clone(), problem: problem.into(), help });
+    }
+}
+
+fn has_unique_index(target: &TableDef, key: &[String]) -> bool {
+    target.indexes.iter().any(|i| {
+        i.unique
+            && i.valid
+            && i.immediate
+            && i.predicate.is_none()
+            && i.plain_columns().is_some_and(|c| c.len() == key.len() && key.iter().all(|k| c.contains(k)))
+    })
+}
+
+fn has_extra(work: &TableWork, target: &TableDef, columns: &[&ColumnDef]) -> bool {
+    target.columns.iter().any(|t| {
+        t.generated.is_none()
+            && !columns.iter().any(|c| c.name == t.name)
+            && !(work.entry.delivery == Delivery::LogDel && t.name == work.entry.deleted_column)
+    })
+}
+
+fn check_kind(target: &TableDef, findings: &mut Findings) {
+    match target.kind {
+        TableKind::Ordinary | TableKind::Partitioned => {}
+        TableKind::Other(_) => findings.add("it is not a table", None),
+    }
+    if target.row_security.1 {
+        findings.add(
+            "row-level security is forced on it, changes could miss their rows",
+            Some(format!("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY", target.name)),
+        );
+    }
+}
+
+fn check_columns(work: &TableWork, target: &TableDef, findings: &mut Findings) {
+    let name = &target.name;
+    for column in work.columns() {
+        match target.column(&column.name) {
+            None => findings.add(
+                format!("column {} is missing", quote_ident(&column.name)),
+                Some(format!("ALTER TABLE {name} ADD COLUMN {} {}", quote_ident(&column.name), column.type_sql)),
+            ),
+            Some(t) if t.identity == IdentityKind::Always && !work.key(target).contains(&t.name) => {
+                let quoted = quote_ident(&t.name);
+                findings.add(
+                    format!("column {quoted} is GENERATED ALWAYS AS IDENTITY and not part of the key: an update could not set it"),
+                    Some(format!("ALTER TABLE {name} ALTER COLUMN {quoted} SET GENERATED BY DEFAULT")),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    if work.entry.delivery == Delivery::LogDel {
+        let quoted = quote_ident(&work.entry.deleted_column);
+        match target.column(&work.entry.deleted_column) {
+            None => findings.add(
+                format!("column {quoted}, which logdel needs, is missing"),
+                Some(format!("ALTER TABLE {name} ADD COLUMN {quoted} timestamptz")),
+            ),
+            Some(c) if c.type_sql != "timestamp with time zone" => {
+                findings.add(format!("column {quoted} must be of type timestamptz for logdel"), None);
+            }
+            Some(c) if c.not_null => findings.add(
+                format!("column {quoted} must allow NULL: live rows have no time of deletion"),
+                Some(format!("ALTER TABLE {name} ALTER COLUMN {quoted} DROP NOT NULL")),
+            ),
+            Some(_) => {}
+        }
+        let unique = target.indexes.iter().filter(|i| i.unique && !i.primary && i.predicate.is_none());
+        let key = work.key(target);
+        for index in unique.filter(|i| i.plain_columns().is_none_or(|c| c != key)) {
+            findings.add(
+                format!(
+                    "unique index {} must hold for live rows only (WHERE {quoted} IS NULL): a deleted row stays and would keep its value",
+                    quote_ident(&index.name)
+                ),
+                None,
+            );
+        }
+    }
+}
+
+fn check_key(work: &TableWork, target: &TableDef, key: &[String], findings: &mut Findings) {
+    let logdel = work.entry.delivery == Delivery::LogDel;
+    if key.is_empty() {
+        if logdel {
+            findings.add("logdel needs a key: give the source table a primary key, or set `key`", None);
+        }
+        return;
+    }
+    for column in key {
+        if target.column(column).is_none_or(|c| c.generated.is_some()) {
+            findings.add(format!("key column {} is missing or generated", quote_ident(column)), None);
+            return;
+        }
+    }
+    if !has_unique_index(target, key) && !work.entry.insert_only {
+        let columns: Vec<_> = key.iter().map(|k| quote_ident(k)).collect();
+        findings.add(
+            "it has no unique index on the key, rows could neither be found nor told apart",
+            Some(format!("CREATE UNIQUE INDEX ON {} ({})", target.name, columns.join(", "))),
+        );
+    }
+}
+
+/// Where triggers and foreign keys stay awake, those that change rows by themselves would change them twice.
+fn check_reactions(target: &TableDef, findings: &mut Findings) {
+    const MAY: &str = "or let the role set session_replication_role (GRANT SET ON PARAMETER session_replication_role, PostgreSQL 15)";
+    for constraint in &target.constraints {
+        if let Some((on_delete, on_update)) = constraint.actions
+            && [on_delete, on_update].iter().any(|a| matches!(a, 'c' | 'n' | 'd'))
+        {
+            findings.add(
+                format!(
+                    "foreign key {} changes rows by itself (CASCADE, SET NULL or SET DEFAULT), which the source has done already; drop it, {MAY}",
+                    quote_ident(&constraint.name)
+                ),
+                Some(format!("ALTER TABLE {} DROP CONSTRAINT {}", target.name, quote_ident(&constraint.name))),
+            );
+        }
+    }
+    for trigger in target.triggers.iter().filter(|t| t.row && matches!(t.enabled, 'O')) {
+        findings.add(
+            format!("trigger {} fires for every row that is written; disable it, {MAY}", quote_ident(&trigger.name)),
+            Some(format!("ALTER TABLE {} DISABLE TRIGGER {}", target.name, quote_ident(&trigger.name))),
+        );
+    }
+}
