@@ -66,6 +66,21 @@ pub enum AssembleError {
         /// What Commit said about its end.
         end_lsn: Lsn,
     },
+    /// The checkpoint is no position between two transactions of this source.
+    #[error(
+        "the checkpoint {checkpoint} lies inside the commit record of transaction {xid} ({commit_lsn} to \
+         {end_lsn}): it was not written for this source; check that the source was not replaced or restored"
+    )]
+    CheckpointInside {
+        /// The checkpoint.
+        checkpoint: Lsn,
+        /// The transaction.
+        xid: u32,
+        /// Start of its commit record.
+        commit_lsn: Lsn,
+        /// End of its commit record.
+        end_lsn: Lsn,
+    },
     /// A change of a table that was not described.
     #[error("a {message} message is for table oid {oid}, which the stream has not described")]
     UnknownRelation {
@@ -308,6 +323,10 @@ impl Assembler {
             let TxnId { xid, commit_lsn: announced, .. } = open.txn;
             return Err(AssembleError::CommitMismatch { xid, announced, commit_lsn, end_lsn });
         }
+        if open.skipped && end_lsn > self.options.skip_before {
+            let (xid, checkpoint) = (open.txn.xid, self.options.skip_before);
+            return Err(AssembleError::CheckpointInside { checkpoint, xid, commit_lsn, end_lsn });
+        }
         self.open = None;
         self.sent(end_lsn);
         if !open.skipped {
@@ -398,3 +417,6 @@ impl Assembler {
         self.batch.changes.push(change);
     }
 }
+
+#[cfg(test)]
+mod tests;

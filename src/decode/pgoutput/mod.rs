@@ -9,6 +9,8 @@ mod encode;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod mutate;
+#[cfg(test)]
 mod tests;
 
 use bytes::Bytes;

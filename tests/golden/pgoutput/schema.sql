@@ -1,0 +1,24 @@
+-- Tables of the recorded histories.
+create schema "Odd ""Schema""";
+create type mood as enum ('sad', 'ok', 'it''s fine');
+create domain "Price" as numeric(10, 2);
+create type pair as (a int, b text);
+create table plain (id int primary key, n numeric, t timestamptz, s text, j jsonb, d bytea);
+create table "Odd ""Schema"""."Täble ""1""" ("Id" bigint primary key, "select" text, "ÄÖ" varchar(7));
+create table typed (id int primary key, m mood, p "Price", c pair, a int[]);
+create table toasted (id int primary key, big text, small text);
+alter table toasted alter column big set storage external;
+create table full_identity (a int, b text, big text);
+alter table full_identity replica identity full, alter column big set storage external;
+create table by_index (a int, b text not null, c text);
+create unique index by_index_b on by_index (b);
+alter table by_index replica identity using index by_index_b;
+create table no_key (a int);
+create table parent (id int primary key);
+create table child (id int primary key, parent int references parent);
+create table no_columns ();
+create table streamed (id int primary key);
+create table prepared (id int primary key, s text);
+create table reshaped (id int primary key, gone text, s text);
+alter table reshaped drop column gone;
+create publication p for all tables;
