@@ -73,9 +73,9 @@ impl Home {
         write_new(&self.example(), EXAMPLE).map(|_| ())
     }
 
-    /// Writes the commented example as `config/default.toml`. `false`: it was there, and is as it was.
-    pub fn write_default(&self) -> Result<bool, ConfigError> {
-        write_new(&self.default_file(), EXAMPLE)
+    /// Writes the commented example as `file`. `false`: the file was there, and is as it was.
+    pub fn write_example(&self, file: &Path) -> Result<bool, ConfigError> {
+        write_new(file, EXAMPLE)
     }
 
     /// `config/default.toml`.

@@ -569,10 +569,10 @@ mod home_folder {
             assert_eq!(mode(&dir.join(folder)), 0o700, "{folder}");
         }
         assert_eq!(std::fs::read_to_string(home.example()).unwrap(), home::EXAMPLE);
-        assert!(home.write_default().unwrap());
+        assert!(home.write_example(&home.default_file()).unwrap());
         assert_eq!(mode(&home.default_file()), 0o600);
         std::fs::write(home.default_file(), "mine").unwrap();
-        assert!(!home.write_default().unwrap());
+        assert!(!home.write_example(&home.default_file()).unwrap());
         assert_eq!(std::fs::read_to_string(home.default_file()).unwrap(), "mine");
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750)).unwrap();
         home.ensure().unwrap();
