@@ -1,3 +1,5 @@
 //! The `repcloud` binary: arguments in, exit code out.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    repcloud::cli::main()
+}

@@ -249,6 +249,15 @@ pub fn parse_table_name(text: &str) -> Result<TableName, ParseNameError> {
     }
 }
 
+/// Reads one identifier (a column, a role), folding it to lower case unless it is in double quotes, as SQL does.
+/// The error says what is wrong with it.
+pub fn parse_identifier(text: &str) -> Result<String, &'static str> {
+    match identifier(text)? {
+        (name, "") => Ok(name),
+        _ => Err("a quote is missing or something follows the name"),
+    }
+}
+
 /// Reads `schema.table` or `schema.*`.
 pub fn parse_table_pattern(text: &str) -> Result<TablePattern, ParseNameError> {
     let fail = |problem| ParseNameError { text: text.to_owned(), problem };
@@ -338,6 +347,16 @@ mod tests {
         }
         assert_eq!(parse_table_pattern("sales.*"), Ok(TablePattern::Schema("sales".into())));
         assert_eq!(parse_table_pattern("sales.\"*\""), Ok(TablePattern::Table(TableName::new("sales", "*"))));
+    }
+
+    #[test]
+    fn reads_single_identifiers_as_sql_does() {
+        for (text, name) in [("Id", "id"), ("\"Id\"", "Id"), ("\"a\"\"b\"", "a\"b")] {
+            assert_eq!(parse_identifier(text).as_deref(), Ok(name), "{text}");
+        }
+        for text in ["", "a.b", "a b", "\"a", "1a"] {
+            assert!(parse_identifier(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

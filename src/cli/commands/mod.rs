@@ -1,0 +1,13 @@
+//! One file for each command: from its options to the rooms below and back to words.
+
+pub mod completions;
+pub mod demo;
+pub mod drop_table;
+pub mod init;
+pub mod man;
+pub mod reset;
+pub mod show_connections;
+pub mod skip;
+pub mod status;
+pub mod stream;
+pub mod verify;

@@ -1,0 +1,50 @@
+//! Configurations written for rpcl, the Python program that came before: how one is told, and its files per table.
+
+use toml::de::{DeTable, DeValue};
+
+use super::document::Reader;
+
+/// True when the file has the shape of rpcl's: keys that only rpcl had, or that only rpcl wrote as strings. Each
+/// was mandatory there, so one is enough.
+pub(super) fn is_rpcl(document: &DeTable<'_>) -> bool {
+    let get = |table: &'_ DeTable<'_>, key: &str| table.iter().any(|(k, _)| k.get_ref() == key);
+    let table = |key: &str| {
+        document.iter().find(|(k, _)| k.get_ref() == key).and_then(|(_, v)| match v.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        })
+    };
+    get(document, "pid_dir")
+        || table("notifier").is_some_and(|t| get(t, "enable_email"))
+        || table("logging").is_some_and(|t| is_plain_number(t, "log_days_keep"))
+        || table("connections").is_some_and(|connections| {
+            connections.iter().any(|(_, connection)| match connection.get_ref() {
+                DeValue::Table(t) => {
+                    is_plain_number(t, "max_replay_rows") || is_plain_number(t, "check_time")
+                }
+                _ => false,
+            })
+        })
+}
+
+/// A number in quotes, without a unit.
+fn is_plain_number(table: &DeTable<'_>, key: &str) -> bool {
+    table.iter().any(|(k, v)| {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        k.get_ref() == key && v.get_ref().as_str().is_some_and(digits)
+    })
+}
+
+/// Reports what a `table_conf/<config>_<connection>.toml` holds. All of it is about repack, which is not built
+/// yet: an error, or a warning where the configuration was written for rpcl.
+pub(super) fn table_conf(reader: &Reader<'_>, document: &DeTable<'_>) {
+    for (key, _) in document.iter() {
+        let line = reader.line_of(key.span().start);
+        let name = key.get_ref().as_ref();
+        if reader.rpcl {
+            reader.warn(line, name, "not built yet (repack), so it has no effect", "");
+        } else {
+            reader.error(line, name, "not built yet (repack)", "remove the file");
+        }
+    }
+}
