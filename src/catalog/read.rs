@@ -21,11 +21,13 @@ pub async fn read_table(client: &Client, name: &TableName) -> Result<Option<Tabl
     Ok(read_tables(client, std::slice::from_ref(name)).await?.into_iter().next())
 }
 
-/// Tables in the order asked for, those that do not exist left out; the number of queries does not depend on
+/// Tables in the order asked for, each once, those that do not exist left out; the number of queries does not depend on
 /// the number of tables. Partitions are named in [`TableDef::leaves`], not read: ask for them by name.
 pub async fn read_tables(client: &Client, names: &[TableName]) -> Result<Vec<TableDef>, CatalogError> {
+    let mut seen = BTreeSet::new();
+    let names: Vec<TableName> = names.iter().filter(|name| seen.insert(*name)).cloned().collect();
     with_printing_path(client, async {
-        let mut tables = rows::tables(client, names).await?;
+        let mut tables = rows::tables(client, &names).await?;
         let oids: Vec<Oid> = tables.iter().map(|t| t.oid).collect();
         let columns = rows::columns(client, &oids).await?;
         let mut type_oids: BTreeSet<Oid> = BTreeSet::new();

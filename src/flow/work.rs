@@ -76,6 +76,20 @@ impl TableWork {
         }
     }
 
+    /// As CONTRACT names it.
+    pub fn mode(&self) -> &'static str {
+        match self.entry.delivery {
+            Delivery::Dml => "dml",
+            Delivery::LogDel => "logdel",
+        }
+    }
+
+    /// Rows the source's statistics tell; 0 when they tell nothing.
+    pub fn rows_estimate(&self) -> i64 {
+        let tables = if self.leaves.is_empty() { std::slice::from_ref(&self.source) } else { &self.leaves };
+        tables.iter().map(|t| t.estimated_rows.max(0.0) as i64).sum()
+    }
+
     /// The source's columns as they are now.
     pub fn fingerprint(&self) -> Vec<ShapeFingerprint> {
         // Type modifiers as the stream's Relation message shows them are not in the catalog definition's text; the

@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     fn dsn(&self, database: &str, user: &str) -> String {
-        format!("host={} port=5432 user={user} dbname={database}", self.dir.path().display())
+        format!("host={} port=5432 user='{user}' dbname={database}", self.dir.path().display())
     }
 
     /// A session of `user` with the settings the product pins.

@@ -95,6 +95,7 @@ async fn definitions_are_complete_whatever_the_search_path_is() {
         items(),
         TableName::new("App Data", "other"),
         TableName::new("App Data", "v"),
+        TableName::new("App Data", "parts"),
     ];
     let tables = read_tables(&source, &wanted).await.unwrap();
     let names: Vec<&str> = tables.iter().map(|t| t.name.table.as_str()).collect();

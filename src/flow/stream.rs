@@ -1,0 +1,279 @@
+//! One stream from start to stop: prepare, then reader, planner, applier, flusher and monitor side by side, and again
+//! after a passing failure.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::group::GroupLimits;
+use crate::apply::plan::PlanOptions;
+use crate::apply::progress::Progress;
+use crate::apply::target_session::TargetSession;
+use crate::apply::{Applier, ApplyOptions, ApplyReport};
+use crate::capture::slot::plugin_options;
+use crate::capture::{SlotOptions, SlotReader, Written};
+use crate::flow::error::FlowError;
+use crate::flow::monitor::Monitor;
+use crate::flow::options::StreamOptions;
+use crate::flow::prepare::{Preparation, Ready};
+use crate::flow::status::Board;
+use crate::flow::view::StreamState;
+use crate::flow::{facts, planner};
+use crate::model::{Events, Lsn, RetryAdvice, TxnBatch};
+use crate::pg::replication::ReplicationClient;
+use crate::pg::{self, Session};
+
+/// Where a stream ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// It does not.
+    Stopped,
+    /// Once everything that had committed before the command began is durable and confirmed.
+    CaughtUp,
+    /// Likewise for this position.
+    Position(Lsn),
+}
+
+/// Failures without any progress in between for so long end the stream.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(900);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Runs a stream until `stop` turns true, the position is reached, or a failure that does not pass.
+pub async fn run(
+    options: &StreamOptions,
+    until: Until,
+    events: &Events,
+    board: &Board,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), FlowError> {
+    let mut target_position = match until {
+        Until::Position(lsn) => Some(lsn),
+        Until::Stopped | Until::CaughtUp => None,
+    };
+    let mut pause = FIRST_PAUSE;
+    let mut failing_since: Option<Instant> = None;
+    let mut applied_before = board.view().applied_lsn;
+    loop {
+        let error = match run_once(options, until, &mut target_position, events, board, stop.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if *stop.borrow() {
+            return Ok(());
+        }
+        let applied = board.view().applied_lsn;
+        if applied > applied_before {
+            (pause, failing_since, applied_before) = (FIRST_PAUSE, None, applied);
+        }
+        let since = *failing_since.get_or_insert_with(Instant::now);
+        if error.advice() == RetryAdvice::Stop || since.elapsed() > GIVE_UP_AFTER {
+            board.update(|v| {
+                v.state = StreamState::Failed;
+                v.error = Some(error.to_string());
+            });
+            return Err(error);
+        }
+        let wait = pause.mul_f64(rand::rng().random_range(0.5..1.5));
+        events.warning(format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+        board.update(|v| v.error = Some(error.to_string()));
+        if tokio::time::timeout(wait, stop.wait_for(|s| *s)).await.is_ok() {
+            return Ok(());
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn connect_source(options: &StreamOptions) -> Result<Session, FlowError> {
+    pg::connect(&options.source).await.map_err(FlowError::Source)
+}
+
+async fn connect_target(options: &StreamOptions) -> Result<Session, FlowError> {
+    let session = pg::connect(&options.target).await.map_err(FlowError::Target)?;
+    session.batch_execute("SET synchronous_commit = on").await.map_err(|e| FlowError::Target(e.into()))?;
+    Ok(session)
+}
+
+async fn run_once(
+    options: &StreamOptions,
+    until: Until,
+    target_position: &mut Option<Lsn>,
+    events: &Events,
+    board: &Board,
+    stop: watch::Receiver<bool>,
+) -> Result<(), FlowError> {
+    let source = connect_source(options).await?;
+    let target = connect_target(options).await?;
+    if until == Until::CaughtUp && target_position.is_none() {
+        *target_position = Some(facts::source_end(&source).await?);
+    }
+    board.update(|v| v.state = StreamState::Copying);
+    let mut stopping = stop.clone();
+    let preparation = async {
+        Preparation::new(options, &source, &target, events, board).await?.run().await
+    };
+    let (ready, replication) = tokio::select! {
+        biased;
+        _ = stopping.wait_for(|s| *s) => return Ok(()),
+        result = preparation => result?,
+    };
+    Running { options, until: *target_position, events, board }
+        .stream(ready, replication, source, target, stop)
+        .await
+}
+
+struct Running<'a> {
+    options: &'a StreamOptions,
+    until: Option<Lsn>,
+    events: &'a Events,
+    board: &'a Board,
+}
+
+impl Running<'_> {
+    async fn stream(
+        &self,
+        ready: Ready,
+        replication: ReplicationClient,
+        source: Session,
+        target: Session,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), FlowError> {
+        let routes = Arc::new(ready.routes);
+        let progress = Progress::resume(ready.from, ready.confirmed);
+        let (applier, flusher, report) = self.applier(&routes, &target, &ready.replica_role, ready.generation, progress).await?;
+        let status_every = self.status_interval(&source).await?;
+        let plugin = plugin_options(&ready.publications);
+        let slot = self.options.slot();
+        let stream = replication.start_replication(&slot, ready.from, &plugin).await.map_err(FlowError::Source)?;
+        self.events.info(format!("streaming from slot \"{slot}\" at {}", ready.from));
+        self.board.update(|v| {
+            v.state = StreamState::CatchingUp;
+            v.error = None;
+            v.applied_lsn = v.applied_lsn.max(ready.from);
+        });
+        let (written_in, written) = watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
+        let (batches_in, batches) = mpsc::channel::<TxnBatch>(4);
+        let (groups_in, groups) = mpsc::channel(1);
+        let (halt_in, halt) = watch::channel(false);
+        let reader = SlotReader::new(
+            stream,
+            SlotOptions {
+                from: ready.from,
+                batch_changes: 2_500,
+                batch_bytes: 1 << 20,
+                status_every,
+                silence_limit: status_every * 12,
+            },
+            written,
+        );
+        let monitor = Monitor {
+            options: self.options,
+            events: self.events,
+            board: self.board,
+            source: &source,
+            work: &ready.work,
+            until: self.until,
+        };
+        let mut planning = tokio::spawn(planner::run(
+            routes.clone(),
+            GroupLimits::default(),
+            PlanOptions::default(),
+            batches,
+            groups_in,
+        ));
+        let mut reading = tokio::spawn(reader.run(batches_in, halt.clone()));
+        let mut applying = tokio::spawn(applier.run(groups));
+        let mut flushing = tokio::spawn(flusher.run(halt.clone()));
+        let abort = Abort([planning.abort_handle(), reading.abort_handle(), applying.abort_handle(), flushing.abort_handle()]);
+        let relay = relay(report.clone(), written_in);
+        let watching = monitor.run(report);
+        let mut stop = stop;
+        let lost_lock = target.ended();
+        let outcome = tokio::select! {
+            biased;
+            result = &mut applying => joined(result, "applier").and_then(|r| r.map_err(FlowError::from)),
+            result = &mut reading => joined(result, "reader").and_then(|r| r.map_err(FlowError::from)),
+            result = &mut flushing => joined(result, "flusher").and_then(|r| r.map_err(FlowError::from)),
+            result = &mut planning => joined(result, "planner"),
+            result = watching => result,
+            error = lost_lock => Err(FlowError::Target(error)),
+            () = relay => Ok(()),
+            _ = stop.wait_for(|s| *s) => Ok(()),
+        };
+        // The reader's end may only be the applier's failure seen from the other side: prefer the cause.
+        let outcome = match outcome {
+            Ok(()) if applying.is_finished() => joined((&mut applying).await, "applier").and_then(|r| r.map_err(FlowError::from)),
+            other => other,
+        };
+        if outcome.is_ok() && !applying.is_finished() && !reading.is_finished() {
+            // In order: the reader confirms and ends the stream, its channel closes, the applier writes the rest.
+            halt_in.send_replace(true);
+            let drain = async {
+                joined((&mut reading).await, "reader")??;
+                joined((&mut applying).await, "applier")??;
+                Ok::<(), FlowError>(())
+            };
+            if let Ok(result) = tokio::time::timeout(Duration::from_secs(30), drain).await {
+                result?;
+            }
+        }
+        drop(abort);
+        outcome
+    }
+
+    async fn applier(
+        &self,
+        routes: &Arc<crate::apply::route::RouteTable>,
+        target: &Session,
+        replica_role: &bool,
+        generation: i64,
+        progress: Progress,
+    ) -> Result<(Applier, crate::apply::Flusher, watch::Receiver<ApplyReport>), FlowError> {
+        let key = &self.options.key;
+        let skips: HashSet<Lsn> = checkpoint::read_skips(target, key).await?.into_iter().collect();
+        let session = connect_target(self.options).await?;
+        let session = TargetSession::new(session, routes.clone(), *replica_role).await.map_err(FlowError::Target)?;
+        let writer = CheckpointWriter::new(session.session(), key.clone(), generation).await.map_err(FlowError::Target)?;
+        let flush_session = connect_target(self.options).await?;
+        let options = ApplyOptions { until: self.until, skips, ..ApplyOptions::default() };
+        Ok(Applier::new(session, flush_session, writer, progress, options))
+    }
+
+    /// A quarter of the server's patience, ten seconds at most.
+    async fn status_interval(&self, source: &Session) -> Result<Duration, FlowError> {
+        let sql = "SELECT setting::int8 FROM pg_settings WHERE name = 'wal_sender_timeout'";
+        let row = source.query_one(sql, &[]).await.map_err(|e| FlowError::Source(e.into()))?;
+        let millis: i64 = row.try_get(0).map_err(|e| FlowError::Source(e.into()))?;
+        let longest = Duration::from_secs(10);
+        Ok(match u64::try_from(millis) {
+            Ok(millis @ 1..) => (Duration::from_millis(millis) / 4).min(longest),
+            _ => longest,
+        })
+    }
+}
+
+/// Tells the reader what may be confirmed. Ends when the applier is gone.
+async fn relay(mut report: watch::Receiver<ApplyReport>, written: watch::Sender<Written>) {
+    while report.changed().await.is_ok() {
+        let ApplyReport { durable, applied, .. } = *report.borrow_and_update();
+        written.send_replace(Written { durable, applied });
+    }
+}
+
+fn joined<T>(result: Result<T, tokio::task::JoinError>, who: &str) -> Result<T, FlowError> {
+    result.map_err(|error| FlowError::Internal(format!("the {who} ended: {error}")))
+}
+
+/// No task outlives its stream.
+struct Abort([tokio::task::AbortHandle; 4]);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
