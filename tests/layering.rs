@@ -4,7 +4,12 @@
 //! what the product does. It is no parser: a macro that builds a path escapes it, and reviewers see that.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use source::{Source, has_word, rust_files};
+
+#[path = "layering/source.rs"]
+mod source;
 
 /// Every room with its floor, as `src/lib.rs` draws them. A room uses rooms on lower floors only.
 const FLOORS: &[(&str, u8)] = &[
@@ -76,51 +81,6 @@ const SOCKETS: &[&str] =
     &["TcpStream", "UnixStream", "TcpSocket", "tokio_postgres::connect", "Config::connect", "connect_raw"];
 
 const LONGEST_FILE: usize = 500;
-
-/// One file of `src/`, ready to be judged.
-struct Source {
-    /// Below `src/`: `apply/plan.rs`.
-    path: String,
-    text: String,
-    /// The text without comments, literals and test code, line for line.
-    code: String,
-}
-
-impl Source {
-    fn new(path: &str, text: &str) -> Self {
-        // `#[cfg(test)] mod tests;` leads to a file that is test code as a whole.
-        let test = path.ends_with("/tests.rs") || path.contains("/tests/");
-        let code = if test { String::new() } else { without_tests(&without_prose(text)) };
-        Self { path: path.to_owned(), text: text.to_owned(), code }
-    }
-
-    /// The room, `None` for `lib.rs` and `main.rs`.
-    fn room(&self) -> Option<&str> {
-        let first = self.path.split('/').next()?;
-        (first != "main.rs" && first != "lib.rs").then(|| first.trim_end_matches(".rs"))
-    }
-
-    /// How many `super::` lead from the file's module to the crate root.
-    fn depth(&self) -> usize {
-        let parts = self.path.split('/').count();
-        if self.path.ends_with("/mod.rs") { parts - 1 } else { parts }
-    }
-
-    fn problem(&self, line: usize, rule: &str) -> String {
-        format!("src/{}:{line}: {rule}", self.path)
-    }
-
-    /// A problem for every line of code that has one of the words.
-    fn each_line_with(&self, words: &[&str], rule: impl Fn(&str) -> String) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (number, line) in self.code.lines().enumerate() {
-            for word in words.iter().filter(|word| has_word(line, word)) {
-                problems.push(self.problem(number + 1, &rule(word)));
-            }
-        }
-        problems
-    }
-}
 
 fn floor_of(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
@@ -262,134 +222,12 @@ fn panics(source: &Source) -> Vec<String> {
     problems
 }
 
-/// True when `word` stands in `line` and is no part of a longer name.
-fn has_word(line: &str, word: &str) -> bool {
-    let part = |letter: char| letter.is_alphanumeric() || letter == '_';
-    line.match_indices(word).any(|(at, _)| {
-        !line[..at].chars().next_back().is_some_and(part)
-            && !line[at + word.len()..].chars().next().is_some_and(part)
-    })
-}
-
-/// Blanks comments and the insides of string and character literals; keeps every line break and the quotes.
-fn without_prose(text: &str) -> String {
-    let letters: Vec<char> = text.chars().collect();
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while at < letters.len() {
-        let end = prose_end(&letters, at);
-        if end == at {
-            out.push(letters[at]);
-            at += 1;
-            continue;
-        }
-        for letter in &letters[at..end] {
-            out.push(if matches!(letter, '\n' | '"') { *letter } else { ' ' });
-        }
-        at = end;
-    }
-    out
-}
-
-/// Where the comment or literal that begins at `at` ends; `at` itself when none begins there.
-fn prose_end(letters: &[char], at: usize) -> usize {
-    let find = |from: usize, stop: &[char]| {
-        let place = (from..letters.len()).find(|place| letters[*place..].starts_with(stop));
-        place.map_or(letters.len(), |place| place + stop.len())
-    };
-    let in_name = at > 0 && (letters[at - 1].is_alphanumeric() || letters[at - 1] == '_');
-    match letters[at..] {
-        ['/', '/', ..] => find(at, &['\n']) - 1,
-        ['/', '*', ..] => {
-            let (mut depth, mut place) = (1, at + 2);
-            while depth > 0 && place < letters.len() {
-                match letters[place..] {
-                    ['/', '*', ..] => (depth, place) = (depth + 1, place + 2),
-                    ['*', '/', ..] => (depth, place) = (depth - 1, place + 2),
-                    _ => place += 1,
-                }
-            }
-            place
-        }
-        ['r', '"' | '#', ..] if !in_name || letters[at - 1] == 'b' => {
-            let hashes = letters[at + 1..].iter().take_while(|letter| **letter == '#').count();
-            if letters.get(at + 1 + hashes) != Some(&'"') {
-                return at;
-            }
-            let mut stop = vec!['"'];
-            stop.extend(std::iter::repeat_n('#', hashes));
-            find(at + 2 + hashes, &stop)
-        }
-        ['"', ..] => quoted_end(letters, at, '"'),
-        // A lifetime has no closing quote one letter later.
-        ['\'', '\\', ..] | ['\'', _, '\'', ..] => quoted_end(letters, at, '\''),
-        _ => at,
-    }
-}
-
-fn quoted_end(letters: &[char], at: usize, quote: char) -> usize {
-    let mut place = at + 1;
-    while place < letters.len() && letters[place] != quote {
-        place += if letters[place] == '\\' { 2 } else { 1 };
-    }
-    (place + 1).min(letters.len())
-}
-
-/// Blanks items behind `#[cfg(test)]`, from the attribute to the closing brace or semicolon.
-fn without_tests(code: &str) -> String {
-    let mut out = code.to_owned();
-    while let Some(start) = out.find("#[cfg(test)]") {
-        let (mut depth, mut end) = (0, out.len());
-        for (at, letter) in out[start..].char_indices() {
-            match letter {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ';' if depth == 0 => {}
-                _ => continue,
-            }
-            if depth == 0 {
-                end = start + at + 1;
-                break;
-            }
-        }
-        let blank: String =
-            out[start..end].chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }).collect();
-        out.replace_range(start..end, &blank);
-    }
-    out
-}
-
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return;
-    };
-    for path in entries.map(|entry| entry.unwrap().path()) {
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 fn sources() -> Vec<Source> {
-    let src = root().join("src");
-    let mut files = Vec::new();
-    rust_files(&src, &mut files);
-    files.sort();
-    files
-        .iter()
-        .map(|path| {
-            Source::new(
-                path.strip_prefix(&src).unwrap().to_str().unwrap(),
-                &std::fs::read_to_string(path).unwrap(),
-            )
-        })
-        .collect()
+    Source::read_all(&root().join("src"))
 }
 
 #[test]

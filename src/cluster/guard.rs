@@ -154,4 +154,21 @@ mod tests {
             assert_eq!(owner(Path::new(name)), None, "{name}");
         }
     }
+
+    #[test]
+    fn the_sweep_takes_what_dead_owners_left_and_nothing_else() {
+        let base = tempfile::tempdir().unwrap();
+        let place = Workplace::open(Some(base.path().join("clusters"))).unwrap();
+        let me = std::process::id();
+        let dead = place.base.join(format!("c{me}-1-0"));
+        let kept = [place.base.join(directory_name()), place.base.join("template-15-00")];
+        for path in kept.iter().chain([&dead]) {
+            std::fs::create_dir_all(path.join("data/global")).unwrap();
+        }
+        // A stranger's number in a stale file: ours, and we live on.
+        std::fs::write(dead.join("data/postmaster.pid"), format!("{me}\n/elsewhere\n")).unwrap();
+        sweep(&place);
+        assert!(!dead.exists());
+        assert!(kept.iter().all(|path| path.exists()));
+    }
 }

@@ -122,3 +122,28 @@ fn service_user() -> Result<(u32, u32), ClusterError> {
     };
     number("-u").zip(number("-g")).ok_or(ClusterError::NoServiceUser)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_not_taken_for_our_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(place.path(), &link).unwrap();
+        let error = Workplace::open(Some(link)).unwrap_err();
+        assert!(error.to_string().contains("REPCLOUD_CLUSTER_DIR"), "{error}");
+    }
+
+    #[test]
+    fn the_lock_has_one_holder_and_waiting_for_it_a_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Workplace::open(Some(directory.path().join("clusters"))).unwrap();
+        let held = place.lock(Duration::ZERO).unwrap();
+        let error = place.lock(Duration::from_millis(20)).unwrap_err();
+        assert!(error.to_string().starts_with("waiting for the lock"), "{error}");
+        drop(held);
+        place.lock(Duration::ZERO).unwrap();
+    }
+}

@@ -81,6 +81,15 @@ fn a_server_that_cannot_start_says_why() {
 }
 
 #[test]
+fn a_directory_too_deep_for_a_socket_is_refused_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let deep = place.path().join("d".repeat(100));
+    let error = builder("deep").base_directory(deep).start().unwrap_err();
+    assert!(matches!(error, ClusterError::SocketPathTooLong(_)), "{error}");
+    assert!(error.to_string().contains("REPCLOUD_CLUSTER_DIR"), "{error}");
+}
+
+#[test]
 fn a_panicking_owner_leaves_nothing_behind() {
     let (pid, directory) = std::thread::spawn(|| {
         let cluster = builder("unlucky").start().unwrap();

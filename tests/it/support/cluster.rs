@@ -1,6 +1,8 @@
 //! Private servers for a test: a source and a target.
 
-use repcloud::cluster::{Cluster, ClusterBuilder};
+use std::path::{Path, PathBuf};
+
+use repcloud::cluster::{BASE_VARIABLE, Cluster, ClusterBuilder};
 
 /// The major version tests run on: `REPCLOUD_TEST_PG_MAJOR`, else 15.
 pub(crate) fn major() -> u32 {
@@ -12,7 +14,27 @@ pub(crate) fn major() -> u32 {
 ///
 /// Autovacuum is off: what a test sees must come from the test.
 pub(crate) fn builder(name: &str) -> ClusterBuilder {
-    ClusterBuilder::new(name).major(major()).setting("autovacuum", "off")
+    let builder = ClusterBuilder::new(name).major(major()).setting("autovacuum", "off");
+    match memory_directory() {
+        Some(directory) => builder.base_directory(directory),
+        None => builder,
+    }
+}
+
+/// A directory in memory, where a thousand small files are made four times as fast as on a busy disk: when nobody has named
+/// another place and there is memory to spare.
+fn memory_directory() -> Option<PathBuf> {
+    const ENOUGH: u64 = 8 << 30;
+    if std::env::var_os(BASE_VARIABLE).is_some() {
+        return None;
+    }
+    let place = Path::new("/dev/shm");
+    let disk = rustix::fs::statvfs(place).ok()?;
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = available.trim().strip_suffix(" kB")?.parse().ok()?;
+    let enough = disk.f_bavail * disk.f_frsize >= ENOUGH && kilobytes * 1024 >= ENOUGH;
+    enough.then(|| place.join(format!("repcloud-clusters-{}", rustix::process::geteuid().as_raw())))
 }
 
 /// A source and a target, each of its own; both go when the pair is dropped.
