@@ -6,7 +6,7 @@
 //! helps.
 //!
 //! Two publications, both made before the slot and kept as long as it: `<name>` sends every operation,
-//! `<name>_insert` only INSERT. Both always exist, even empty: pgoutput looks publications up as they were at
+//! `<name>_ins` only INSERT. Both always exist, even empty: pgoutput looks publications up as they were at
 //! the moment it decodes, and fails on changes older than a publication it is told to use.
 
 mod checks;
@@ -142,7 +142,7 @@ pub struct PublicationPlan {
 
 /// The publication of tables of which only INSERT is sent.
 pub fn insert_publication(name: &str) -> String {
-    format!("{name}_insert")
+    format!("{name}_ins")
 }
 
 /// The statements that publish `wanted` under `name`, or everything that stands in the way.

@@ -1,0 +1,264 @@
+//! First rows: target tables made, rows copied under one snapshot by several sessions, indexes built after the rows.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::try_join_all;
+
+use crate::apply::checkpoint::{self, StreamKey, TableState};
+use crate::apply::route::Delivery;
+use crate::catalog::ddl::{TargetDdl, TargetOptions, target_ddl};
+use crate::catalog::{read_table, read_types};
+use crate::copy::chunk::{Chunk, chunks};
+use crate::copy::target::{self, build_indexes, prepare_table};
+use crate::copy::worker::{CopySpec, copy_chunk};
+use crate::flow::error::FlowError;
+use crate::flow::options::StreamOptions;
+use crate::flow::prepare::new_record;
+use crate::flow::status::Board;
+use crate::flow::work::TableWork;
+use crate::model::{Events, Lsn, TableName};
+use crate::pg::{self, ConnectOptions, Session};
+
+/// The statements that make `work`'s target table.
+async fn ddl(source: &Session, work: &TableWork) -> Result<TargetDdl, FlowError> {
+    let oids: Vec<_> = work.source.columns.iter().map(|c| c.type_oid).collect();
+    let types = read_types(source, &oids).await?;
+    let options = TargetOptions {
+        name: work.target.clone(),
+        columns: work.entry.columns.clone(),
+        key: work.entry.key.clone(),
+        deleted_column: (work.entry.delivery == Delivery::LogDel).then(|| work.entry.deleted_column.clone()),
+        all_indexes: work.entry.all_indexes,
+        owner: work.entry.owner.clone(),
+        grants: work.entry.grants.clone(),
+    };
+    Ok(target_ddl(&work.source, &types, &options)?)
+}
+
+/// Checks that a missing target table can be made; nothing is changed.
+pub(crate) async fn check_ddl(source: &Session, target: &Session, work: &TableWork) -> Result<(), FlowError> {
+    let ddl = ddl(source, work).await?;
+    target::check_requirements(target, &ddl).await?;
+    Ok(())
+}
+
+/// In one target transaction: makes the table, or empties what an unfinished copy left; marks it as ours, copying.
+pub(crate) async fn begin(
+    target: &Session,
+    source: &Session,
+    key: &StreamKey,
+    work: &TableWork,
+    at: Lsn,
+    empty: bool,
+    events: &Events,
+) -> Result<(), FlowError> {
+    let failed = |e: tokio_postgres::Error| FlowError::Target(e.into());
+    let existing = read_table(target, &work.target).await?;
+    let known = checkpoint::read_tables(target, key).await?;
+    let before = known.into_iter().find(|r| r.target_table == work.target.to_string());
+    target.batch_execute("BEGIN; SET LOCAL lock_timeout = '10s'").await.map_err(failed)?;
+    let made = match existing {
+        None => {
+            let ddl = ddl(source, work).await?;
+            prepare_table(target, &ddl).await?;
+            for left_out in &ddl.left_out {
+                events.warning(format!("{}: {} is left out: {}", work.target, left_out.object, left_out.reason));
+            }
+            true
+        }
+        Some(_) => {
+            if empty {
+                target.batch_execute(&format!("TRUNCATE {}", work.target)).await.map_err(failed)?;
+            }
+            before.is_some_and(|b| b.made_by_us)
+        }
+    };
+    let mut record = new_record(work, TableState::Copying, at);
+    record.made_by_us = made;
+    checkpoint::write_table(target, key, &record).await?;
+    target.batch_execute("COMMIT").await.map_err(failed)?;
+    Ok(())
+}
+
+/// A snapshot of the source, held open by a session so that any number of others can import it.
+#[derive(Debug)]
+pub(crate) struct FirstRows {
+    holder: Session,
+    snapshot: String,
+    at: Lsn,
+}
+
+/// One chunk of one table.
+struct Task {
+    table: usize,
+    chunk: Chunk,
+    from: TableName,
+}
+
+/// A table on its way.
+struct Progress<'a> {
+    work: &'a TableWork,
+    spec: Vec<(TableName, CopySpec)>,
+    left: AtomicUsize,
+    rows: AtomicU64,
+}
+
+impl FirstRows {
+    /// Imports `exported` (a slot's snapshot) and exports it anew from a session of our own.
+    pub(crate) async fn hold(options: &ConnectOptions, exported: &str, at: Lsn) -> Result<Self, FlowError> {
+        let holder = pg::connect(options).await.map_err(FlowError::Source)?;
+        import(&holder, exported).await?;
+        let row = holder
+            .query_one("SELECT pg_export_snapshot()", &[])
+            .await
+            .map_err(|e| FlowError::Source(e.into()))?;
+        let snapshot = row.try_get(0).map_err(|e| FlowError::Source(e.into()))?;
+        Ok(FirstRows { holder, snapshot, at })
+    }
+
+    /// The consistent point: changes of transactions that commit later are streamed, all others are in the snapshot.
+    pub(crate) fn at(&self) -> Lsn {
+        self.at
+    }
+
+    /// Lets go of the snapshot.
+    pub(crate) async fn release(self) -> Result<(), FlowError> {
+        self.holder.close().await.map_err(FlowError::Source)
+    }
+
+    /// Copies the rows of `work`, builds the indexes and marks each table as it is finished.
+    pub(crate) async fn copy(
+        &self,
+        options: &StreamOptions,
+        target: &Session,
+        work: &[&TableWork],
+        events: &Events,
+        board: &Board,
+    ) -> Result<(), FlowError> {
+        let mut tables = Vec::with_capacity(work.len());
+        let mut tasks = VecDeque::new();
+        for (index, work) in work.iter().enumerate() {
+            let progress = self.plan(work, index, target, &mut tasks).await?;
+            events.info(format!("copying {} → {} ({} chunks)", work.source.name, work.target, progress.left.load(Ordering::Relaxed)));
+            tables.push(progress);
+        }
+        let copy = Copy { snapshot: &self.snapshot, options, tables: &tables, tasks: Mutex::new(tasks), events, board };
+        let workers = options.copy_workers.max(1);
+        try_join_all((0..workers).map(|_| copy.worker())).await?;
+        Ok(())
+    }
+
+    async fn plan<'w>(
+        &self,
+        work: &'w TableWork,
+        index: usize,
+        target: &Session,
+        tasks: &mut VecDeque<Task>,
+    ) -> Result<Progress<'w>, FlowError> {
+        let definition = read_table(target, &work.target)
+            .await?
+            .ok_or_else(|| FlowError::Internal(format!("{} has gone while it was being copied", work.target)))?;
+        let sources = if work.leaves.is_empty() { std::slice::from_ref(&work.source) } else { &work.leaves };
+        let mut specs = Vec::new();
+        let mut count = 0;
+        for source in sources {
+            let columns: Vec<String> = work
+                .columns()
+                .iter()
+                .filter(|c| definition.column(&c.name).is_some_and(|t| t.generated.is_none()))
+                .map(|c| c.name.clone())
+                .collect();
+            specs.push((source.name.clone(), CopySpec::new(source, &definition, columns, work.entry.condition.clone())));
+            for chunk in chunks(source.pages) {
+                tasks.push_back(Task { table: index, chunk, from: source.name.clone() });
+                count += 1;
+            }
+        }
+        Ok(Progress { work, spec: specs, left: AtomicUsize::new(count), rows: AtomicU64::new(0) })
+    }
+}
+
+async fn import(session: &Session, snapshot: &str) -> Result<(), FlowError> {
+    let quoted = snapshot.replace('\'', "''");
+    session
+        .batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{quoted}'"
+        ))
+        .await
+        .map_err(|e| FlowError::Source(e.into()))
+}
+
+struct Copy<'a> {
+    snapshot: &'a str,
+    options: &'a StreamOptions,
+    tables: &'a [Progress<'a>],
+    tasks: Mutex<VecDeque<Task>>,
+    events: &'a Events,
+    board: &'a Board,
+}
+
+impl Copy<'_> {
+    fn next(&self) -> Option<Task> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    async fn worker(&self) -> Result<(), FlowError> {
+        if self.tasks.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return Ok(());
+        }
+        let source = pg::connect(&self.options.source).await.map_err(FlowError::Source)?;
+        let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
+        let settings = "SET synchronous_commit = off; SET session_replication_role = replica";
+        if target.batch_execute(settings).await.is_err() {
+            // Without the right to it, triggers fire; pre-flight has refused tables where that matters.
+            target.batch_execute("SET synchronous_commit = off").await.map_err(|e| FlowError::Target(e.into()))?;
+        }
+        while let Some(task) = self.next() {
+            let table = &self.tables[task.table];
+            let Some((_, spec)) = table.spec.iter().find(|(name, _)| *name == task.from) else { continue };
+            // Short transactions: the holder keeps the snapshot, nobody else does.
+            import(&source, self.snapshot).await?;
+            let outcome = copy_chunk(&source, &target, spec, &task.chunk).await?;
+            source.batch_execute("COMMIT").await.map_err(|e| FlowError::Source(e.into()))?;
+            let rows = table.rows.fetch_add(outcome.rows, Ordering::Relaxed) + outcome.rows;
+            self.board.update_table(&table.work.target.to_string(), |t| {
+                t.state = "copying".into();
+                t.rows_copied = rows;
+            });
+            if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.finish(&source, table).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows are there: indexes, statistics, and durably "copied".
+    async fn finish(&self, source: &Session, table: &Progress<'_>) -> Result<(), FlowError> {
+        let failed = |e: tokio_postgres::Error| FlowError::Target(e.into());
+        let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
+        target.batch_execute("SET synchronous_commit = on").await.map_err(failed)?;
+        let key = &self.options.key;
+        let name = table.work.target.to_string();
+        let records = checkpoint::read_tables(&target, key).await?;
+        let Some(mut record) = records.into_iter().find(|r| r.target_table == name) else {
+            return Err(FlowError::Internal(format!("the state of {name} has gone while it was being copied")));
+        };
+        if record.made_by_us {
+            let ddl = ddl(source, table.work).await?;
+            build_indexes(&target, &ddl).await?;
+        }
+        target.batch_execute(&format!("ANALYZE {name}")).await.map_err(failed)?;
+        let rows = table.rows.load(Ordering::Relaxed);
+        record.rows_copied = i64::try_from(rows).unwrap_or(i64::MAX);
+        record.state = TableState::Streaming;
+        checkpoint::write_table(&target, key, &record).await?;
+        self.board.update_table(&name, |t| {
+            t.state = "streaming".into();
+            t.rows_copied = rows;
+        });
+        self.events.info(format!("copied {name}: {rows} rows"));
+        target.close().await.map_err(FlowError::Target)
+    }
+}
