@@ -3,9 +3,10 @@
 use secrecy::SecretString;
 use toml::de::DeTable;
 
-use super::document::{Reader, Section};
 use super::environment::Login;
 use super::not_built::Part;
+use super::reader::Reader;
+use super::section::Section;
 use super::settings::{Capture, Connection, Plugin, SslMode};
 use super::values;
 

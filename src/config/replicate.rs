@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::document::{Reader, Section};
 use super::nearest::nearest;
 use super::not_built::Part;
+use super::reader::Reader;
+use super::section::Section;
 use super::settings::{DEFAULT_DELETED_COLUMN, Mode, OnConflict, OnSchemaChange, Publish, ReplicateEntry};
 use super::values;
 use crate::model::TablePattern;

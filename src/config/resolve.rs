@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Reader, Section, kind};
 use super::environment::Environment;
 use super::error::Finding;
 use super::not_built::Part;
+use super::reader::Reader;
+use super::section::{Section, kind};
 use super::settings::{Connection, LogDest, LogLevel, Logging, Settings};
 use super::{connection, replicate, rpcl, rules};
 

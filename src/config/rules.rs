@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::Reader;
+use super::reader::Reader;
 use super::replicate::ReadEntry;
 use super::settings::Connection;
 use crate::model::TablePattern;
