@@ -1,4 +1,5 @@
 //! The binary as a person runs it, without a database.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::io::Read as _;
@@ -153,23 +154,41 @@ fn connections_are_shown_without_their_secrets() {
 #[test]
 fn no_output_of_any_command_holds_a_secret() {
     let broken = CONFIG.replace("user = \"app\"", "user = 1").replace("port = 5433", "port = \"x\"");
-    for config in [CONFIG, &broken] {
+    // What would contact a database is kept from it: by a broken configuration, or a source that feeds nothing.
+    for (config, commands) in [
+        (
+            CONFIG,
+            ["show-connections --debug -vv", "show-connections --json", "stream --source warehouse --debug"],
+        ),
+        (&broken, ["show-connections --debug -vv", "status --json --debug", "stream --source prod --debug"]),
+    ] {
         let home = Home::with_default(config);
-        for args in [
-            vec!["show-connections", "--debug", "-vv"],
-            vec!["show-connections", "--json", "--debug"],
-            vec!["stream", "--source", "prod", "--debug", "-vv", "--until", "caught-up"],
-            vec!["status", "--debug", "--json"],
-            vec!["verify", "--source", "prod", "--debug"],
-        ] {
-            // `stream` and its like contact nobody: the host does not exist.
-            let run = home.run(&args);
-            assert!(!format!("{}{}", out(&run), err(&run)).contains(SECRET), "{args:?}");
+        for command in commands {
+            let run = home.run(&command.split(' ').collect::<Vec<_>>());
+            assert!(!format!("{}{}", out(&run), err(&run)).contains(SECRET), "{command}");
         }
         for file in fs::read_dir(home.dir().join("logs")).unwrap() {
             assert!(!fs::read_to_string(file.unwrap().path()).unwrap().contains(SECRET));
         }
     }
+}
+
+#[test]
+fn a_command_that_changes_something_writes_a_log_file_where_one_is_asked_for() {
+    let files = |home: &Home| -> Vec<String> {
+        let names = fs::read_dir(home.dir().join("logs")).unwrap();
+        names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let home = Home::with_default(CONFIG);
+    home.run(&["show-connections", "--debug"]);
+    home.run(&["stream", "--source", "warehouse"]);
+    assert_eq!(files(&home), [""; 0]);
+    home.run(&["stream", "--source", "warehouse", "--debug"]);
+    let [file] = files(&home).try_into().unwrap();
+    assert!(file.starts_with("repcloud_default.") && file.ends_with(".log"), "{file}");
+    let home = Home::with_default(&format!("{CONFIG}[logging]\nlog_dest = \"file\"\n"));
+    home.run(&["stream", "--source", "warehouse"]);
+    assert_eq!(files(&home).len(), 1);
 }
 
 #[test]

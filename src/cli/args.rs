@@ -210,6 +210,8 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
+
     use clap::CommandFactory as _;
 
     use super::*;

@@ -3,9 +3,10 @@
 use secrecy::SecretString;
 use toml::de::DeTable;
 
-use super::document::{Reader, Section};
 use super::environment::Login;
 use super::not_built::Part;
+use super::reader::Reader;
+use super::section::Section;
 use super::settings::{Capture, Connection, Plugin, SslMode};
 use super::values;
 
@@ -82,9 +83,10 @@ pub(super) fn read<'d>(
     contradictions(&section, &connection);
     section.finish();
     // Everything has been looked at; only now may a missing part end it.
-    (host?, user?, database?);
-    let password =
-        if left_out { look_up_password(reader, &connection)? } else { connection.password.clone() };
+    if host.is_none() || user.is_none() || database.is_none() {
+        return None;
+    }
+    let password = if left_out { look_up_password(reader, &connection) } else { connection.password.clone() };
     Some(Connection { password, ..connection })
 }
 
@@ -137,10 +139,10 @@ fn contradictions(section: &Section<'_, '_>, connection: &Connection) {
     }
 }
 
-/// A password left out: `PGPASSWORD`, then the password file. The outer `None`: failed and reported.
-fn look_up_password(reader: &Reader<'_>, connection: &Connection) -> Option<Option<SecretString>> {
+/// A password left out: `PGPASSWORD`, then the password file.
+fn look_up_password(reader: &Reader<'_>, connection: &Connection) -> Option<SecretString> {
     if let Some(password) = reader.environment.var("PGPASSWORD").filter(|p| !p.is_empty()) {
-        return Some(Some(SecretString::from(password)));
+        return Some(SecretString::from(password));
     }
     let login = Login {
         host: &connection.host,
@@ -149,12 +151,12 @@ fn look_up_password(reader: &Reader<'_>, connection: &Connection) -> Option<Opti
         user: &connection.user,
     };
     match reader.environment.passfile_password(login) {
-        Ok(password) => Some(password),
+        Ok(password) => password,
         Err(problem) => {
             // libpq warns and goes on; the server may ask for no password at all.
             let key = format!("connections.{}.password", connection.name);
             reader.warn(connection.line, key, problem, "");
-            Some(None)
+            None
         }
     }
 }

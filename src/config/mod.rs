@@ -4,16 +4,17 @@
 //! a disk. Everything wrong with a file is reported at once, each [`Finding`] with file, line and key.
 
 mod connection;
-mod document;
 pub mod environment;
 pub mod error;
 pub mod home;
 mod nearest;
 mod not_built;
+mod reader;
 mod replicate;
 pub mod resolve;
 mod rpcl;
 mod rules;
+mod section;
 pub mod settings;
 mod values;
 

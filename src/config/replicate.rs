@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeTable;
 
-use super::document::{Reader, Section};
+use super::nearest::nearest;
 use super::not_built::Part;
+use super::reader::Reader;
+use super::section::Section;
 use super::settings::{DEFAULT_DELETED_COLUMN, Mode, OnConflict, OnSchemaChange, Publish, ReplicateEntry};
 use super::values;
 use crate::model::TablePattern;
@@ -40,17 +42,18 @@ impl ReadEntry {
     }
 }
 
-/// Reads the entry with this number, from 1. `None` when something it cannot be without is missing or wrong,
+/// Reads the entry with this number, from 1; `connections` are the names there are. `None` when something it cannot be without is missing or wrong,
 /// which has then been reported.
 pub(super) fn read<'d>(
     reader: &Reader<'_>,
     number: usize,
     line: usize,
     table: &'d DeTable<'d>,
+    connections: &BTreeSet<&str>,
 ) -> Option<ReadEntry> {
     let section = Section::new(reader, Part::Replicate, format!("replicate[{number}]"), line, table);
-    let source = required(&section, "source", section.name_text("source"), "a connection");
-    let target = required(&section, "target", section.name_text("target"), "another connection");
+    let source = connection(&section, "source", connections, "a connection");
+    let target = connection(&section, "target", connections, "another connection");
     let mode = required(&section, "mode", section.choice("mode", MODES), "dml or logdel");
     let pattern = |text: &str| parse_table_pattern(text).ok();
     let tables = section.list("tables", "a table like \"public.orders\" or \"sales.*\"", pattern);
@@ -92,8 +95,8 @@ pub(super) fn read<'d>(
     let lines = keys.into_iter().map(|key| (key, section.line_of(key))).collect();
     let name = section.name.clone();
     section.finish();
-    (source?, target?, mode?, tables?);
-    Some(ReadEntry { entry, name, lines })
+    let complete = source.is_some() && target.is_some() && mode.is_some() && tables.is_some();
+    complete.then_some(ReadEntry { entry, name, lines })
 }
 
 fn required<T>(section: &Section<'_, '_>, key: &'static str, value: Option<T>, what: &str) -> Option<T> {
@@ -101,6 +104,25 @@ fn required<T>(section: &Section<'_, '_>, key: &'static str, value: Option<T>, w
         section.error(key, "is missing", format!("give {what}"));
     }
     value
+}
+
+/// The name of a connection that is there; another one is reported, by where it came from if not from the file.
+fn connection(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    connections: &BTreeSet<&str>,
+    what: &str,
+) -> Option<String> {
+    let text = required(section, key, section.text(key), what)?;
+    if connections.contains(text.text.as_str()) {
+        return Some(text.text);
+    }
+    let advice = match nearest(&text.text, connections.iter().copied()) {
+        Some(known) => format!("did you mean \"{known}\"?"),
+        None => "name one of the [connections.NAME] sections, or add it".to_owned(),
+    };
+    section.error(key, format!("there is no connection {}", text.shown()), advice);
+    None
 }
 
 /// What an entry contradicts within itself.

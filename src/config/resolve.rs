@@ -1,15 +1,16 @@
 //! From a file's text to [`Settings`], or to everything that is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Reader, Section, kind};
 use super::environment::Environment;
 use super::error::Finding;
 use super::not_built::Part;
+use super::reader::Reader;
+use super::section::{Section, kind};
 use super::settings::{Connection, LogDest, LogLevel, Logging, Settings};
 use super::{connection, replicate, rpcl, rules};
 
@@ -47,13 +48,13 @@ pub fn resolve(source: Source<'_>, environment: &dyn Environment) -> Result<Load
     }
     let top = Section::new(&reader, Part::Top, "", 1, &document);
     let logging = logging(&top, source.log_dir);
-    let (connections, complete) = connections(&top);
-    let entries = entries(&top);
+    let (connections, names) = connections(&top);
+    let entries = entries(&top, &names);
     top.finish();
-    rules::check(&reader, &connections, complete, &entries);
+    rules::check(&reader, &connections, &entries);
     let rpcl = reader.rpcl;
     let (mut errors, mut warnings) = reader.into_findings();
-    for name in connections.keys() {
+    for name in names {
         let (more_errors, more_warnings) = table_conf(source, name, rpcl, environment);
         errors.extend(more_errors);
         warnings.extend(more_warnings);
@@ -131,8 +132,8 @@ fn logging(top: &Section<'_, '_>, log_dir: &Path) -> Logging {
     logging
 }
 
-/// The connections that could be read, and whether those are all.
-fn connections(top: &Section<'_, '_>) -> (BTreeMap<String, Connection>, bool) {
+/// The connections that could be read, and the names of all.
+fn connections<'d>(top: &Section<'_, 'd>) -> (BTreeMap<String, Connection>, BTreeSet<&'d str>) {
     let Some((table, _)) = sub_section(top, "connections") else { return Default::default() };
     let mut connections = BTreeMap::new();
     for (key, value) in table.iter() {
@@ -146,11 +147,10 @@ fn connections(top: &Section<'_, '_>) -> (BTreeMap<String, Connection>, bool) {
             connections.insert(name.to_owned(), connection);
         }
     }
-    let complete = connections.len() == table.len();
-    (connections, complete)
+    (connections, table.keys().map(|name| name.get_ref().as_ref()).collect())
 }
 
-fn entries(top: &Section<'_, '_>) -> Vec<replicate::ReadEntry> {
+fn entries(top: &Section<'_, '_>, names: &BTreeSet<&str>) -> Vec<replicate::ReadEntry> {
     let Some((value, _)) = top.raw("replicate") else { return Vec::new() };
     let DeValue::Array(items) = value else {
         top.error(
@@ -164,7 +164,9 @@ fn entries(top: &Section<'_, '_>) -> Vec<replicate::ReadEntry> {
     for (index, item) in items.iter().enumerate() {
         let line = top.reader.line_of(item.span().start);
         match item.get_ref() {
-            DeValue::Table(table) => entries.extend(replicate::read(top.reader, index + 1, line, table)),
+            DeValue::Table(table) => {
+                entries.extend(replicate::read(top.reader, index + 1, line, table, names))
+            }
             other => {
                 let problem = format!("expected an entry, found {}", kind(other));
                 top.reader.error(

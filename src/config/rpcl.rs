@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::document::Reader;
+use super::reader::Reader;
 
 /// True when the file has the shape of rpcl's: keys that only rpcl had, or that only rpcl wrote as strings. Each
 /// was mandatory there, so one is enough.

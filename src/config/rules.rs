@@ -2,31 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::Reader;
-use super::nearest::nearest;
+use super::reader::Reader;
 use super::replicate::ReadEntry;
 use super::settings::Connection;
 use crate::model::TablePattern;
 
-/// Reports every contradiction between connections and entries. `complete` is false when some connection could
-/// not be read; then a name that is not found may be one of those.
-pub(super) fn check(
-    reader: &Reader<'_>,
-    connections: &BTreeMap<String, Connection>,
-    complete: bool,
-    entries: &[ReadEntry],
-) {
+/// Reports every contradiction between connections and entries. A connection that could not be read is not among
+/// `connections`; what concerns it is left for when it can.
+pub(super) fn check(reader: &Reader<'_>, connections: &BTreeMap<String, Connection>, entries: &[ReadEntry]) {
     let mut fed = Fed::default();
     for read in entries {
-        let find = |key: &'static str, name: &str| {
-            let found = connections.get(name);
-            if found.is_none() && (complete || connections.is_empty()) {
-                unknown_connection(reader, connections, read, key, name);
-            }
-            found
-        };
-        let source = find("source", &read.entry.source);
-        let target = find("target", &read.entry.target);
+        let source = connections.get(&read.entry.source);
+        let target = connections.get(&read.entry.target);
         if let (Some(source), Some(target)) = (source, target) {
             if source.same_database(target) {
                 same_database(reader, read);
@@ -38,21 +25,6 @@ pub(super) fn check(
     for connection in connections.values() {
         slots(reader, connection, connections, entries);
     }
-}
-
-fn unknown_connection(
-    reader: &Reader<'_>,
-    connections: &BTreeMap<String, Connection>,
-    read: &ReadEntry,
-    key: &'static str,
-    name: &str,
-) {
-    let advice = match nearest(name, connections.keys().map(String::as_str)) {
-        Some(known) => format!("did you mean \"{known}\"?"),
-        None => "name one of the [connections.NAME] sections, or add it".to_owned(),
-    };
-    let path = format!("{}.{key}", read.name);
-    reader.error(read.line_of(key), path, format!("there is no connection \"{name}\""), advice);
 }
 
 /// Source and target are one database: each table needs another name there.
