@@ -98,6 +98,9 @@ pub struct ConnectOptions {
     /// The key of our certificate (PEM: PKCS#8, PKCS#1 or SEC1, not encrypted). `None`: with `sslcert` left
     /// out, `<home>/.postgresql/postgresql.key`.
     pub sslkey: Option<PathBuf>,
+    /// Refuse a login that is not bound to the TLS channel (libpq's `channel_binding=require`). Without it the
+    /// binding is used whenever server and certificate allow it.
+    pub require_channel_binding: bool,
     /// Where `.postgresql/` is looked for; `None`: nowhere.
     pub home: Option<PathBuf>,
     /// What `pg_stat_activity` shows.
@@ -129,6 +132,7 @@ impl ConnectOptions {
             sslrootcert: None,
             sslcert: None,
             sslkey: None,
+            require_channel_binding: false,
             home: None,
             application_name: "repcloud".to_owned(),
             connect_timeout: Duration::from_secs(10),

@@ -89,7 +89,8 @@ fn unescape(text: &str) -> String {
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         match character {
-            '\\' => plain.extend(characters.next()),
+            // A backslash at the end means itself, as in libpq.
+            '\\' => plain.push(characters.next().unwrap_or('\\')),
             other => plain.push(other),
         }
     }
@@ -121,7 +122,7 @@ mod tests {
             ("db:*:*:*:", None),
             ("db:*:*:user", None),
             ("\\*:*:*:*:x", None),
-            ("d\\b:*:*:*:x\\", Some("x")),
+            ("d\\b:*:*:*:x\\", Some("x\\")),
             ("db:*:*:*: x ", Some(" x ")),
             ("DB:*:*:*:x", None),
             ("db:*:*:*:pässwörd", Some("pässwörd")),

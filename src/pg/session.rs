@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_postgres::config::{SslMode as RawSslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding, SslMode as RawSslMode, SslNegotiation};
 use tokio_postgres::{CancelToken, Client, Config, Connection};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -203,6 +203,9 @@ fn raw_config(options: &ConnectOptions, tls: bool) -> Config {
         .ssl_mode(if tls { RawSslMode::Require } else { RawSslMode::Disable })
         // The handshake is behind us: it must not be asked for again.
         .ssl_negotiation(SslNegotiation::Direct);
+    if options.require_channel_binding {
+        config.channel_binding(ChannelBinding::Require);
+    }
     if let Some(password) = &options.password {
         config.password(password.expose_secret());
     }

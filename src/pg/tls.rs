@@ -116,21 +116,21 @@ fn system_roots() -> Result<Roots, PgError> {
 fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, PgError> {
     let list = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| bad_file(option, path, &pem_text(&error)))?;
+        .map_err(|error| bad_file(option, path, pem_text(&error)))?;
     if list.is_empty() {
         return Err(bad_file(option, path, "it holds no PEM certificate"));
     }
     Ok(list)
 }
 
-/// Only the reason of an I/O error: a parser's text could repeat what it read.
-fn pem_text(error: &pem::Error) -> String {
+/// In our words: a parser's text could repeat what it read.
+fn pem_text(error: &pem::Error) -> &'static str {
     match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => {
-            "it holds no usable PEM section (an encrypted key cannot be used)".to_owned()
-        }
-        _ => "it is not PEM".to_owned(),
+        pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "there is no such file",
+        pem::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => "we may not read it",
+        pem::Error::Io(_) => "reading it failed",
+        pem::Error::NoItemsFound => "it holds no such PEM section",
+        _ => "it is not PEM",
     }
 }
 
@@ -165,8 +165,12 @@ fn client_certificate(options: &ConnectOptions) -> Result<Option<Identity>, PgEr
     };
     check_key_permissions(&key)?;
     let chain = certificates("sslcert", &cert)?;
-    let key_der =
-        PrivateKeyDer::from_pem_file(&key).map_err(|error| bad_file("sslkey", &key, &pem_text(&error)))?;
+    let key_der = PrivateKeyDer::from_pem_file(&key).map_err(|error| {
+        let encrypted = std::fs::read_to_string(&key).is_ok_and(|text| text.contains("ENCRYPTED"));
+        let reason =
+            if encrypted { "it is encrypted; store it without a passphrase" } else { pem_text(&error) };
+        bad_file("sslkey", &key, reason)
+    })?;
     Ok(Some((chain, key_der)))
 }
 
@@ -204,6 +208,10 @@ pub(crate) fn explain(error: &io::Error) -> (String, Option<&'static str>) {
         }
         Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
             ("the server's certificate is not valid yet", "check the clocks")
+        }
+        Error::InvalidCertificate(other) => {
+            let hint = "if it is self-signed, set sslrootcert to this very certificate";
+            return (format!("the server's certificate cannot be used: {other}"), Some(hint));
         }
         Error::AlertReceived(Alert::CertificateRequired) => {
             ("the server requires a client certificate", "set sslcert and sslkey")

@@ -104,7 +104,11 @@ impl Login<'_> {
 
     /// Answers the server's requests until it is content; says whether the channel was bound.
     async fn authenticate(&mut self) -> Result<bool, PgError> {
-        match self.request().await? {
+        let request = self.request().await?;
+        if self.options.require_channel_binding && request.0 != 10 {
+            return Err(self.not_bound());
+        }
+        match request {
             (0, _) => return Ok(false),
             (3, _) if !self.is_private => {
                 return Err(handshake::cannot_authenticate(
@@ -170,6 +174,9 @@ impl Login<'_> {
                 "use scram-sha-256 in the server's pg_hba.conf",
             ));
         }
+        if self.options.require_channel_binding && mechanism != SCRAM_SHA_256_PLUS {
+            return Err(self.not_bound());
+        }
         let mut scram = ScramSha256::new(self.password()?.as_bytes(), binding);
         frontend::sasl_initial_response(mechanism, scram.message(), self.wire.output())
             .map_err(|error| PgError::io(DURING, error))?;
@@ -184,6 +191,14 @@ impl Login<'_> {
         scram.finish(&outcome).map_err(|error| self.scram_failure(&error))?;
         self.expect_ok().await?;
         Ok(mechanism == SCRAM_SHA_256_PLUS)
+    }
+
+    fn not_bound(&self) -> PgError {
+        handshake::cannot_authenticate(
+            self.options,
+            "the login would not be bound to the TLS channel, and channel binding is required",
+            "use scram-sha-256 in the server's pg_hba.conf, and TLS",
+        )
     }
 
     fn scram_failure(&self, error: &io::Error) -> PgError {
