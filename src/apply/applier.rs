@@ -387,7 +387,7 @@ impl Flusher {
     /// Runs until the applier is gone (its report has no reader is not enough: `stop` tells).
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), ApplyError> {
         loop {
-            let stopping = tokio::time::timeout(self.every, stop.wait_for(|s| *s)).await.is_ok();
+            let stopping = tokio::time::timeout(self.every, stop.wait_for(|s| *s)).await.map(|_| ()).is_ok();
             let flush = self.shared.progress().start_flush();
             if let Some(flush) = flush {
                 let work = checkpoint::flush(self.session.client(), &self.key);

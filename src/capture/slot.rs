@@ -134,7 +134,7 @@ impl SlotReader {
             let pending = self.assembler.pending() || self.urgent;
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = stopped(&mut stop) => break,
                 _ = tick.tick() => self.sign_of_life().await?,
                 changed = self.written.changed() => {
                     if changed.is_err() {
@@ -224,4 +224,10 @@ impl SlotReader {
         self.told = positions;
         Ok(())
     }
+}
+
+/// Waits until `stop` turns true, or until nobody can turn it any more.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Both outcomes mean the same; the guard must not live across an await.
+    let _ = stop.wait_for(|stop| *stop).await.map(|_| ());
 }

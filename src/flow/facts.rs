@@ -17,7 +17,7 @@ pub(crate) async fn read_system(client: &mut ReplicationClient) -> Result<System
     Ok(SystemFacts {
         system_id: identity.system_id,
         timeline: identity.timeline,
-        history: history.switches.iter().map(|s| (s.timeline, s.end)).collect(),
+        history: history.switches.iter().map(|s| (s.timeline, s.at)).collect(),
     })
 }
 

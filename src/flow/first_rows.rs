@@ -3,16 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
 use crate::apply::checkpoint::{self, StreamKey, TableState};
 use crate::apply::route::Delivery;
 use crate::catalog::ddl::{TargetDdl, TargetOptions, target_ddl};
-use crate::catalog::{read_table, read_types};
-use crate::copy::chunk::{Chunk, chunks};
-use crate::copy::target::{self, build_indexes, prepare_table};
-use crate::copy::worker::{CopySpec, copy_chunk};
+use crate::catalog::{ColumnDef, read_table, read_types};
+use crate::copy::chunk::{PageRange, split};
+use crate::copy::format::choose_format;
+use crate::copy::target::{self, analyze, build_indexes, empty_table, prepare_table};
+use crate::copy::worker::{CopySpec, copy_chunk, read_heap};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::new_record;
@@ -44,7 +46,8 @@ pub(crate) async fn check_ddl(source: &Session, target: &Session, work: &TableWo
     Ok(())
 }
 
-/// In one target transaction: makes the table, or empties what an unfinished copy left; marks it as ours, copying.
+/// Marks the table as ours, copying; then makes it, or empties what an unfinished copy left. In this order: after a
+/// crash in between the table is still known to be ours and unfinished.
 pub(crate) async fn begin(
     target: &Session,
     source: &Session,
@@ -54,31 +57,23 @@ pub(crate) async fn begin(
     empty: bool,
     events: &Events,
 ) -> Result<(), FlowError> {
-    let failed = |e: tokio_postgres::Error| FlowError::Target(e.into());
     let existing = read_table(target, &work.target).await?;
     let known = checkpoint::read_tables(target, key).await?;
     let before = known.into_iter().find(|r| r.target_table == work.target.to_string());
-    target.batch_execute("BEGIN; SET LOCAL lock_timeout = '10s'").await.map_err(failed)?;
-    let made = match existing {
+    let mut record = new_record(work, TableState::Copying, at);
+    record.made_by_us = existing.is_none() || before.is_some_and(|b| b.made_by_us);
+    checkpoint::write_table(target, key, &record).await?;
+    match existing {
         None => {
             let ddl = ddl(source, work).await?;
             prepare_table(target, &ddl).await?;
             for left_out in &ddl.left_out {
                 events.warning(format!("{}: {} is left out: {}", work.target, left_out.object, left_out.reason));
             }
-            true
         }
-        Some(_) => {
-            if empty {
-                target.batch_execute(&format!("TRUNCATE {}", work.target)).await.map_err(failed)?;
-            }
-            before.is_some_and(|b| b.made_by_us)
-        }
-    };
-    let mut record = new_record(work, TableState::Copying, at);
-    record.made_by_us = made;
-    checkpoint::write_table(target, key, &record).await?;
-    target.batch_execute("COMMIT").await.map_err(failed)?;
+        Some(_) if empty => empty_table(target, &work.target).await?,
+        Some(_) => {}
+    }
     Ok(())
 }
 
@@ -90,10 +85,16 @@ pub(crate) struct FirstRows {
     at: Lsn,
 }
 
+/// Bytes of heap one chunk reads: small enough that many sessions share a table, and that progress is seen.
+const CHUNK_BYTES: u64 = 32 << 20;
+
+/// A copy in which nothing moves for so long has failed.
+const STALL_LIMIT: Duration = Duration::from_secs(300);
+
 /// One chunk of one table.
 struct Task {
     table: usize,
-    chunk: Chunk,
+    range: PageRange,
     from: TableName,
 }
 
@@ -164,15 +165,29 @@ impl FirstRows {
         let mut specs = Vec::new();
         let mut count = 0;
         for source in sources {
-            let columns: Vec<String> = work
+            let pairs: Vec<(&ColumnDef, &ColumnDef)> = work
                 .columns()
-                .iter()
-                .filter(|c| definition.column(&c.name).is_some_and(|t| t.generated.is_none()))
-                .map(|c| c.name.clone())
+                .into_iter()
+                .filter_map(|c| Some((source.column(&c.name)?, definition.column(&c.name).filter(|t| t.generated.is_none())?)))
                 .collect();
-            specs.push((source.name.clone(), CopySpec::new(source, &definition, columns, work.entry.condition.clone())));
-            for chunk in chunks(source.pages) {
-                tasks.push_back(Task { table: index, chunk, from: source.name.clone() });
+            let columns: Vec<String> = pairs.iter().map(|(c, _)| c.name.clone()).collect();
+            let versions = [&self.holder, target].map(|s| i32::try_from(s.server_version()).unwrap_or(0));
+            let heap = read_heap(&self.holder, &source.name).await?;
+            specs.push((
+                source.name.clone(),
+                CopySpec {
+                    source: source.name.clone(),
+                    target: work.target.clone(),
+                    target_columns: columns.clone(),
+                    columns,
+                    condition: work.entry.condition.clone(),
+                    format: choose_format(&pairs, versions[0], versions[1]),
+                    filenode: heap.filenode,
+                    stall_limit: STALL_LIMIT,
+                },
+            ));
+            for range in split(heap.pages, heap.page_bytes, CHUNK_BYTES) {
+                tasks.push_back(Task { table: index, range, from: source.name.clone() });
                 count += 1;
             }
         }
@@ -220,7 +235,7 @@ impl Copy<'_> {
             let Some((_, spec)) = table.spec.iter().find(|(name, _)| *name == task.from) else { continue };
             // Short transactions: the holder keeps the snapshot, nobody else does.
             import(&source, self.snapshot).await?;
-            let outcome = copy_chunk(&source, &target, spec, &task.chunk).await?;
+            let outcome = copy_chunk(&source, &target, spec, task.range).await?;
             source.batch_execute("COMMIT").await.map_err(|e| FlowError::Source(e.into()))?;
             let rows = table.rows.fetch_add(outcome.rows, Ordering::Relaxed) + outcome.rows;
             self.board.update_table(&table.work.target.to_string(), |t| {
@@ -249,7 +264,7 @@ impl Copy<'_> {
             let ddl = ddl(source, table.work).await?;
             build_indexes(&target, &ddl).await?;
         }
-        target.batch_execute(&format!("ANALYZE {name}")).await.map_err(failed)?;
+        analyze(&target, &table.work.target).await?;
         let rows = table.rows.load(Ordering::Relaxed);
         record.rows_copied = i64::try_from(rows).unwrap_or(i64::MAX);
         record.state = TableState::Streaming;

@@ -15,7 +15,7 @@ use crate::apply::plan::PlanOptions;
 use crate::apply::progress::Progress;
 use crate::apply::target_session::TargetSession;
 use crate::apply::{Applier, ApplyOptions, ApplyReport};
-use crate::capture::slot::plugin_options;
+use crate::capture::slot::{plugin_options, stopped};
 use crate::capture::{SlotOptions, SlotReader, Written};
 use crate::flow::error::FlowError;
 use crate::flow::monitor::Monitor;
@@ -82,7 +82,7 @@ pub async fn run(
         let wait = pause.mul_f64(rand::rng().random_range(0.5..1.5));
         events.warning(format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
         board.update(|v| v.error = Some(error.to_string()));
-        if tokio::time::timeout(wait, stop.wait_for(|s| *s)).await.is_ok() {
+        if tokio::time::timeout(wait, stopped(&mut stop)).await.is_ok() {
             return Ok(());
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -119,7 +119,7 @@ async fn run_once(
     };
     let (ready, replication) = tokio::select! {
         biased;
-        _ = stopping.wait_for(|s| *s) => return Ok(()),
+        () = stopped(&mut stopping) => return Ok(()),
         result = preparation => result?,
     };
     Running { options, until: *target_position, events, board }
@@ -203,7 +203,7 @@ impl Running<'_> {
             result = watching => result,
             error = lost_lock => Err(FlowError::Target(error)),
             () = relay => Ok(()),
-            _ = stop.wait_for(|s| *s) => Ok(()),
+            () = stopped(&mut stop) => Ok(()),
         };
         // The reader's end may only be the applier's failure seen from the other side: prefer the cause.
         let outcome = match outcome {
