@@ -9,5 +9,6 @@ pub mod logging;
 pub mod output;
 pub mod report;
 pub mod run;
+mod wiring;
 
 pub use run::main;

@@ -93,7 +93,7 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
 
 /// The process's environment, with the reader of password files (none yet: `pg` will have it).
 fn environment() -> ProcessEnvironment {
-    ProcessEnvironment::new(|_, _| Ok(None))
+    ProcessEnvironment::new(super::wiring::passfile_password)
 }
 
 /// Loads the configuration, tells its warnings and starts logging.

@@ -1,0 +1,127 @@
+//! From the configuration's words to the rooms' options.
+
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::report::{Exit, Failure};
+use crate::apply::checkpoint::{StateError, StreamKey};
+use crate::apply::route::{Delivery, OnConflict};
+use crate::config::{self, Connection, Login, ReplicateEntry, Settings};
+use crate::flow::{EntryOptions, FlowError, StreamOptions};
+use crate::pg::{ConnectOptions, PgError, SslMode, passfile};
+
+/// How to reach a connection.
+pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
+    let mut options = ConnectOptions::new(&connection.host, connection.port, &connection.user, &connection.database);
+    options.password = connection.password.clone();
+    options.sslmode = match connection.sslmode {
+        config::SslMode::Disable => SslMode::Disable,
+        config::SslMode::Allow => SslMode::Allow,
+        config::SslMode::Prefer => SslMode::Prefer,
+        config::SslMode::Require => SslMode::Require,
+        config::SslMode::VerifyCa => SslMode::VerifyCa,
+        config::SslMode::VerifyFull => SslMode::VerifyFull,
+    };
+    options.sslrootcert = connection.sslrootcert.clone();
+    options.sslcert = connection.sslcert.clone();
+    options.sslkey = connection.sslkey.clone();
+    options.home = std::env::home_dir();
+    options.application_name = format!("repcloud {}", connection.name);
+    options.connect_timeout = Duration::from_secs(10);
+    options.keepalives = Some(Duration::from_secs(15));
+    options.tcp_user_timeout = Some(Duration::from_secs(60));
+    options
+}
+
+/// The password file's answer for a login; an `Err` is a warning.
+pub(crate) fn passfile_password(path: &Path, login: Login<'_>) -> Result<Option<SecretString>, String> {
+    let found = passfile::lookup(path, &ConnectOptions::new(login.host, login.port, login.user, login.database));
+    match found.warning {
+        Some(warning) => Err(warning),
+        None => Ok(found.password),
+    }
+}
+
+/// The streams of `source`, one a target.
+pub(crate) fn streams(settings: &Settings, source: &Connection) -> Vec<StreamOptions> {
+    settings
+        .targets_of(&source.name)
+        .into_iter()
+        .map(|target| StreamOptions {
+            key: StreamKey { source: source.name.clone(), target: target.name.clone() },
+            source: connect_options(source),
+            target: connect_options(target),
+            slot_name: source.slot_name.clone(),
+            publication: source.publication.clone(),
+            max_retained_wal: source.max_retained_wal,
+            entries: settings.entries_of(&source.name).filter(|e| e.target == target.name).map(entry).collect(),
+            copy_workers: 2,
+        })
+        .collect()
+}
+
+fn entry(entry: &ReplicateEntry) -> EntryOptions {
+    EntryOptions {
+        tables: entry.tables.clone(),
+        target_table: entry.target_table.clone(),
+        columns: entry.columns.clone(),
+        condition: entry.condition.clone(),
+        key: entry.key.clone(),
+        delivery: match entry.mode {
+            config::Mode::Dml => Delivery::Dml,
+            config::Mode::Logdel => Delivery::LogDel,
+        },
+        deleted_column: entry.deleted_column.clone(),
+        copy: entry.copy,
+        all_indexes: entry.indexes,
+        owner: entry.owner.clone(),
+        grants: entry.grants.iter().map(grant).collect(),
+        on_conflict: match entry.on_conflict {
+            config::OnConflict::Stop => OnConflict::Stop,
+            config::OnConflict::Log => OnConflict::Log,
+            config::OnConflict::Overwrite => OnConflict::Overwrite,
+        },
+        insert_only: entry.publish == config::Publish::Insert,
+    }
+}
+
+fn grant(grant: &config::Grant) -> String {
+    let role = grant.role.as_deref().map_or_else(|| "public".to_owned(), crate::model::quote_ident);
+    format!("{} to {role}", grant.privileges.join(", "))
+}
+
+/// A stream's failure as the command line tells it.
+pub(crate) fn flow_failure(error: FlowError, source: &str) -> Failure {
+    let exit = match &error {
+        FlowError::Refused(_) => Exit::Refused,
+        _ => Exit::Failed,
+    };
+    let hint = error.hint(source);
+    let failure = Failure::new(exit, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// A connection's failure.
+pub(crate) fn pg_failure(error: PgError) -> Failure {
+    Failure::new(Exit::Failed, error)
+}
+
+/// A failure of the state in the target.
+pub(crate) fn state_failure(error: StateError) -> Failure {
+    Failure::new(Exit::Failed, error)
+}
+
+/// Runs a command's asynchronous part.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(3)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::from(anyhow::Error::new(e).context("cannot start the runtime")))?
+        .block_on(work)
+}
