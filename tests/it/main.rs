@@ -6,3 +6,4 @@
 mod support;
 
 mod private_clusters;
+mod stream_basics;
