@@ -42,12 +42,8 @@ fn has_host_names(certificate: &Certificate) -> bool {
 
 fn common_name(certificate: &Certificate) -> Option<String> {
     let subject = &certificate.tbs_certificate.subject;
-    let attribute = subject
-        .0
-        .iter()
-        .flat_map(|part| part.0.iter())
-        .filter(|a| a.oid == rfc4519::COMMON_NAME)
-        .next_back()?;
+    let attribute =
+        subject.0.iter().flat_map(|part| part.0.iter()).rfind(|a| a.oid == rfc4519::COMMON_NAME)?;
     text(&attribute.value)
 }
 

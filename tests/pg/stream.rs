@@ -196,19 +196,19 @@ async fn a_slot_in_use_is_told_apart() {
         session.query_one(sql, &[]).await.unwrap().get(0)
     })
     .await;
-    // An error of the plugin while streaming.
-    let wrong =
-        [("proto_version".to_owned(), "1".to_owned()), ("publication_names".to_owned(), "q".to_owned())];
-    let started = client(&cluster).await.start_replication("s", Lsn(0), &wrong).await;
-    session.batch_execute("CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1)").await.unwrap();
-    let mut stream = started.unwrap();
+    // An option that the plugin does not know, and an error in the middle of the stream.
+    let wrong = [("colour".to_owned(), "blue".to_owned())];
+    let error = client(&cluster).await.start_replication("s", Lsn(0), &wrong).await.unwrap_err();
+    assert!(error.to_string().contains("unrecognized pgoutput option: colour"), "{error}");
+    let mut stream = client(&cluster).await.start_replication("s", Lsn(0), &pgoutput()).await.unwrap();
+    session.execute("SELECT pg_terminate_backend($1)", &[&stream.backend_pid()]).await.unwrap();
     let error = loop {
         match tokio::time::timeout(LIMIT, stream.next()).await.unwrap() {
             Ok(_) => {}
             Err(error) => break error,
         }
     };
-    assert!(error.to_string().contains("publication \"q\" does not exist"), "{error}");
+    assert_eq!((error.class(), error.sqlstate()), (FailureClass::Transient, Some("57P01")), "{error}");
 }
 
 #[tokio::test]

@@ -1,12 +1,10 @@
 //! A replication session between commands.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::model::Lsn;
@@ -15,6 +13,7 @@ use crate::pg::failure::Report;
 use crate::pg::handshake::{self, Leg, Plan};
 use crate::pg::options::ConnectOptions;
 use crate::pg::replication::auth::{self, LoginFacts};
+use crate::pg::replication::cancel::ReplicationCanceller;
 use crate::pg::replication::command::{self, CreatedSlot, SlotRequest, SystemIdentity, TextRow};
 use crate::pg::replication::stream::ReplicationStream;
 use crate::pg::replication::timeline::{self, TimelineHistory};
@@ -42,7 +41,7 @@ pub struct ReplicationClient {
 impl fmt::Debug for ReplicationClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplicationClient")
-            .field("target", &self.canceller.options.target())
+            .field("target", &self.canceller.target())
             .field("backend_pid", &self.facts.backend_pid)
             .finish_non_exhaustive()
     }
@@ -78,12 +77,9 @@ impl ReplicationClient {
             let during = format!("logging in to {}", options.target());
             Err(PgError::timeout(&during, options.connect_timeout))
         })?;
-        let canceller = ReplicationCanceller {
-            options: Arc::new(options.clone()),
-            setup: setup.filter(|_| is_tls).cloned(),
-            backend_pid: facts.backend_pid,
-            secret_key: facts.secret_key.clone(),
-        };
+        let setup = setup.filter(|_| is_tls).cloned();
+        let canceller =
+            ReplicationCanceller::new(options, setup, facts.backend_pid, facts.secret_key.clone());
         Ok(ReplicationClient { wire, facts, canceller, command_limit: COMMAND_LIMIT, unfinished: false })
     }
 
@@ -99,7 +95,7 @@ impl ReplicationClient {
 
     /// The connection is encrypted.
     pub fn is_tls(&self) -> bool {
-        self.canceller.setup.is_some()
+        self.canceller.is_tls()
     }
 
     /// The login was bound to the TLS channel (SCRAM-SHA-256-PLUS).
@@ -296,51 +292,4 @@ fn text_rows(rows: Vec<RawRow>) -> Result<Vec<TextRow>, PgError> {
             .map_err(|_| PgError::protocol("reading an answer", "a value that is not UTF-8"))
     };
     rows.into_iter().map(|row| row.into_iter().map(|cell| cell.map(text).transpose()).collect()).collect()
-}
-
-/// Cancels a replication session's command from anywhere; cheap to clone.
-#[derive(Clone)]
-pub struct ReplicationCanceller {
-    options: Arc<ConnectOptions>,
-    setup: Option<TlsSetup>,
-    backend_pid: i32,
-    secret_key: Bytes,
-}
-
-impl fmt::Debug for ReplicationCanceller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplicationCanceller")
-            .field("target", &self.options.target())
-            .field("backend_pid", &self.backend_pid)
-            .finish_non_exhaustive()
-    }
-}
-
-impl ReplicationCanceller {
-    /// Asks the server to cancel the running command, over a connection of its own; returns when the server has
-    /// taken the request.
-    pub async fn cancel(&self) -> Result<(), PgError> {
-        const DURING: &str = "cancelling a replication command";
-        const CODE: i32 = 80_877_102;
-        let limit = self.options.connect_timeout;
-        let deadline = Instant::now() + limit;
-        let leg = if self.setup.is_some() { Leg::Tls } else { Leg::Plain };
-        let mut stream = handshake::open(&self.options, leg, self.setup.as_ref(), deadline).await?.transport;
-        let mut request = BytesMut::new();
-        request.put_u32(u32::try_from(12 + self.secret_key.len()).unwrap_or(u32::MAX));
-        request.put_i32(CODE);
-        request.put_i32(self.backend_pid);
-        request.put_slice(&self.secret_key);
-        let work = async {
-            stream.write_all(&request).await?;
-            stream.flush().await?;
-            // The server closes the connection when it has acted on the request; how it does so is no matter.
-            let _closed = stream.read(&mut [0; 16]).await;
-            Ok(())
-        };
-        timeout_at(deadline, work)
-            .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-            .map_err(|error| PgError::io(DURING, error))
-    }
 }
