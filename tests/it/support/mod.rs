@@ -4,6 +4,7 @@
 pub(crate) mod cluster;
 pub(crate) mod db;
 pub(crate) mod process;
+pub(crate) mod stream;
 pub(crate) mod wait;
 
 /// How much work a scaled test does: `make test` is small, `make soak` (`REPCLOUD_TEST_SIZE=full`) is full.
