@@ -1,0 +1,86 @@
+//! Errors of the copy.
+
+use std::time::Duration;
+
+use crate::catalog::{CatalogError, ServerError};
+use crate::model::{RetryAdvice, TableName};
+
+/// Making a target table, or copying into it, failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CopyError {
+    /// A server refused or a connection broke.
+    #[error("{what} failed for table {table}: {error}")]
+    Server {
+        /// What was being done, on which side.
+        what: String,
+        /// The table there.
+        table: TableName,
+        /// What the server said.
+        error: ServerError,
+    },
+    /// Definitions could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Nothing moved for too long.
+    #[error("the copy of table {table} waited {} s for {waited_for}", limit.as_secs_f64())]
+    Stalled {
+        /// Source table.
+        table: TableName,
+        /// `the source to send rows`, `the target to take rows`.
+        waited_for: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The heap is not the one whose pages were counted: rows have other places now.
+    #[error(
+        "table {table} was rewritten or truncated (VACUUM FULL, CLUSTER, ALTER TABLE, TRUNCATE) while it was being copied; \
+             its copy must begin again"
+    )]
+    Rewritten {
+        /// Source table.
+        table: TableName,
+    },
+    /// The target did not store what the source sent.
+    #[error(
+        "{sent} rows of table {table} were sent but {stored} stored; a trigger or rule of the target table \
+             drops rows: disable it"
+    )]
+    Count {
+        /// Target table.
+        table: TableName,
+        /// Rows the source sent.
+        sent: u64,
+        /// Rows the target counted.
+        stored: u64,
+    },
+    /// The target lacks something that we cannot make.
+    #[error("target table {table} needs {what}, which the target database does not have; {remedy}")]
+    Missing {
+        /// Target table.
+        table: TableName,
+        /// `type public.citext`.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+impl CopyError {
+    /// What the caller should do. [`RetryAdvice::Reconnect`] means here: begin the table again.
+    pub fn advice(&self) -> RetryAdvice {
+        match self {
+            CopyError::Server { error, .. } => error.advice(),
+            CopyError::Catalog(error) => error.advice(),
+            CopyError::Stalled { .. } | CopyError::Rewritten { .. } => RetryAdvice::Reconnect,
+            CopyError::Count { .. } | CopyError::Missing { .. } => RetryAdvice::Stop,
+        }
+    }
+}
+
+/// Names what was being done when a server's answer was an error.
+pub(super) fn server(
+    what: impl Into<String>,
+    table: &TableName,
+) -> impl FnOnce(tokio_postgres::Error) -> CopyError {
+    move |error| CopyError::Server { what: what.into(), table: table.clone(), error: error.into() }
+}

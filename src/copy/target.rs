@@ -1,0 +1,161 @@
+//! Makes target tables and what belongs to them.
+
+use tokio_postgres::Client;
+
+use crate::catalog::ddl::{NamedStatement, ObjectKind, Requirement, TargetDdl};
+use crate::copy::error::{CopyError, server};
+use crate::model::TableName;
+
+/// What [`prepare_table`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// It was not there and is now, empty, with its key.
+    Made,
+    /// It was there, and nothing was changed.
+    Existed,
+}
+
+/// Makes the target table with its schema, types and key, in one transaction; a table, schema or type that is
+/// there stays as it is. `target` is not in a transaction. Locks are waited for as the session's `lock_timeout`
+/// says.
+pub async fn prepare_table(target: &Client, ddl: &TargetDdl) -> Result<Prepared, CopyError> {
+    if exists(target, ddl, Known::Table, &ddl.name.to_string()).await? {
+        return Ok(Prepared::Existed);
+    }
+    check_requirements(target, ddl).await?;
+    run(target, &ddl.name, "BEGIN").await?;
+    let made = make(target, ddl).await;
+    if made.is_ok() {
+        run(target, &ddl.name, "COMMIT").await?;
+        return Ok(Prepared::Made);
+    }
+    // The first error tells what happened; when ROLLBACK fails too the connection is gone.
+    run(target, &ddl.name, "ROLLBACK").await.and(made).map(|()| Prepared::Made)
+}
+
+async fn make(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
+    for object in &ddl.objects {
+        let kind = match object.kind {
+            ObjectKind::Schema => Known::Schema,
+            ObjectKind::Type => Known::Type,
+        };
+        // Asked first, because CREATE SCHEMA IF NOT EXISTS needs CREATE on the database even when it exists.
+        if !exists(target, ddl, kind, &object.name).await? {
+            run(target, &ddl.name, &object.sql).await?;
+        }
+    }
+    run(target, &ddl.name, &ddl.create_table).await?;
+    if let Some(key) = &ddl.key {
+        run(target, &ddl.name, &key.sql).await?;
+    }
+    for setting in &ddl.settings {
+        run(target, &ddl.name, setting).await?;
+    }
+    Ok(())
+}
+
+/// Runs what was to be made after the rows, one after the other; what is there already (from a run that was cut
+/// off) is left.
+pub async fn build_indexes(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
+    for statement in &ddl.after_rows {
+        build_index(target, &ddl.name, statement).await?;
+    }
+    Ok(())
+}
+
+/// Builds one index or constraint of `table`; false when it was there. Several may run side by side on sessions
+/// of their own, except constraints, which wait for each other's lock on the table.
+pub async fn build_index(
+    target: &Client,
+    table: &TableName,
+    statement: &NamedStatement,
+) -> Result<bool, CopyError> {
+    let what = "looking for an index on the target";
+    let query = "\
+        SELECT EXISTS (SELECT FROM pg_catalog.pg_index i \
+                         JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
+                        WHERE i.indrelid = t.oid AND ic.relname = $2::text) \
+            OR EXISTS (SELECT FROM pg_catalog.pg_constraint o \
+                        WHERE o.conrelid = t.oid AND o.conname = $2::text) \
+          FROM (SELECT $1::text::pg_catalog.regclass::oid) AS t (oid)";
+    let row =
+        target.query_one(query, &[&table.to_string(), &statement.name]).await.map_err(server(what, table))?;
+    if row.try_get(0).map_err(server(what, table))? {
+        return Ok(false);
+    }
+    run(target, table, &statement.sql).await.map(|()| true)
+}
+
+/// Lets the target's planner know the rows.
+pub async fn analyze(target: &Client, table: &TableName) -> Result<(), CopyError> {
+    run(target, table, &format!("ANALYZE {table}")).await
+}
+
+/// Whether the table holds a row that this session can see.
+pub async fn rows_exist(client: &Client, table: &TableName) -> Result<bool, CopyError> {
+    let what = "looking for rows";
+    let query = format!("SELECT EXISTS (SELECT FROM {table})");
+    let row = client.query_one(&query, &[]).await.map_err(server(what, table))?;
+    row.try_get(0).map_err(server(what, table))
+}
+
+/// Removes all rows. Only for a table whose rows are ours and unfinished by `repcloud.table_state`.
+pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyError> {
+    run(target, table, &format!("TRUNCATE {table}")).await
+}
+
+async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
+    for requirement in &ddl.requires {
+        let (kind, name) = match requirement {
+            Requirement::Type { name, .. } => (Known::Type, name),
+            Requirement::Collation { name } => (Known::Collation, name),
+        };
+        if exists(target, ddl, kind, name).await? {
+            continue;
+        }
+        let (what, remedy) = match requirement {
+            Requirement::Type { name, extension: Some(extension) } => {
+                let extension = crate::model::quote_ident(extension);
+                // `schema.type`: the schema is all before the type's own, last part.
+                let remedy =
+                    format!("have its owner run there: CREATE EXTENSION {extension} (in the same schema)");
+                (format!("type {name}"), remedy)
+            }
+            Requirement::Type { name, extension: None } => {
+                (format!("type {name}"), "make it there first".to_owned())
+            }
+            Requirement::Collation { name } => {
+                (format!("collation {name}"), "make it there first, or make the table yourself".to_owned())
+            }
+        };
+        return Err(CopyError::Missing { table: ddl.name.clone(), what, remedy });
+    }
+    Ok(())
+}
+
+/// Kinds of objects that are looked for by qualified name.
+#[derive(Clone, Copy)]
+enum Known {
+    Table,
+    Schema,
+    Type,
+    Collation,
+}
+
+async fn exists(target: &Client, ddl: &TargetDdl, kind: Known, name: &str) -> Result<bool, CopyError> {
+    let what = "looking into the target";
+    let query = match kind {
+        Known::Table => "SELECT pg_catalog.to_regclass($1::text) IS NOT NULL",
+        Known::Schema => "SELECT pg_catalog.to_regnamespace($1::text) IS NOT NULL",
+        Known::Type => "SELECT pg_catalog.to_regtype($1::text) IS NOT NULL",
+        Known::Collation => "SELECT pg_catalog.to_regcollation($1::text) IS NOT NULL",
+    };
+    let row = target.query_one(query, &[&name]).await.map_err(server(what, &ddl.name))?;
+    row.try_get(0).map_err(server(what, &ddl.name))
+}
+
+async fn run(target: &Client, table: &TableName, sql: &str) -> Result<(), CopyError> {
+    // `execute` takes one statement only.
+    let first_line = sql.lines().next().unwrap_or_default();
+    target.execute(sql, &[]).await.map(drop).map_err(server(format!("`{first_line}` on the target"), table))
+}
