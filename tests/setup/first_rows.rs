@@ -89,7 +89,7 @@ async fn spec(source: &Client, target: &Client, from: &TableName, to: &TableName
 }
 
 async fn content(client: &Client, table: &TableName) -> (i64, Option<String>) {
-    let query = format!("SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY id)) FROM {table} t");
+    let query = format!("SELECT count(*), md5(string_agg(whole_row::text, E'\\n' ORDER BY id)) FROM {table} whole_row");
     let row = client.query_one(&query, &[]).await.unwrap();
     (row.get(0), row.get(1))
 }
@@ -230,7 +230,7 @@ async fn leaves_go_to_one_target_in_binary_with_their_condition() {
         spec.condition = Some("id % 2 = 0 OR id = 1".into());
         copy_all(&cluster, &snapshot, &spec, &split(1, 8192, 1)).await;
     }
-    let expected = "SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY id)) FROM \"App\".root t WHERE id % 2 = 0 OR id = 1";
+    let expected = "SELECT count(*), md5(string_agg(whole_row::text, E'\\n' ORDER BY id)) FROM \"App\".root whole_row WHERE id % 2 = 0 OR id = 1";
     let row = source.query_one(expected, &[]).await.unwrap();
     assert_eq!(content(&target, &mart).await, (row.get(0), row.get(1)));
     assert_eq!(row.get::<_, i64>(0), 151);
