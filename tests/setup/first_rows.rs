@@ -89,7 +89,9 @@ async fn spec(source: &Client, target: &Client, from: &TableName, to: &TableName
 }
 
 async fn content(client: &Client, table: &TableName) -> (i64, Option<String>) {
-    let query = format!("SELECT count(*), md5(string_agg(whole_row::text, E'\\n' ORDER BY id)) FROM {table} whole_row");
+    let query = format!(
+        "SELECT count(*), md5(string_agg(whole_row::text, E'\\n' ORDER BY id)) FROM {table} whole_row"
+    );
     let row = client.query_one(&query, &[]).await.unwrap();
     (row.get(0), row.get(1))
 }
