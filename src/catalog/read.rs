@@ -31,7 +31,7 @@ pub async fn read_tables(client: &Client, names: &[TableName]) -> Result<Vec<Tab
         let oids: Vec<Oid> = tables.iter().map(|t| t.oid).collect();
         let columns = rows::columns(client, &oids).await?;
         let mut type_oids: BTreeSet<Oid> = BTreeSet::new();
-        for column in columns.iter().flat_map(|(_, c)| c) {
+        for column in columns.values().flatten() {
             type_oids.insert(column.type_oid);
         }
         let types = rows::types(client, &type_oids.into_iter().collect::<Vec<_>>()).await?;

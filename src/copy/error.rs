@@ -33,7 +33,7 @@ pub enum CopyError {
     },
     /// The heap is not the one whose pages were counted: rows have other places now.
     #[error(
-        "table {table} was rewritten (VACUUM FULL, CLUSTER, ALTER TABLE) while it was being copied; \
+        "table {table} was rewritten or truncated (VACUUM FULL, CLUSTER, ALTER TABLE, TRUNCATE) while it was being copied; \
              its copy must begin again"
     )]
     Rewritten {

@@ -34,7 +34,8 @@ pub struct CopySpec {
     pub format: CopyFormat,
     /// The heap whose pages the chunks were cut from ([`Heap::filenode`]).
     pub filenode: u32,
-    /// How long to wait for either side when nothing moves.
+    /// How long to wait for either side when nothing moves. A chunk in which `condition` holds for no row is
+    /// read to its end without a sign of life, so be generous.
     pub stall_limit: Duration,
 }
 
@@ -48,9 +49,13 @@ pub struct CopyOutcome {
 }
 
 /// A table's heap at one moment.
+///
+/// Measure it **before** the snapshot is taken (before the slot is made) and keep `filenode` with the table: a
+/// rewrite by ALTER TABLE or TRUNCATE between the two would hide every row from the snapshot, and only the
+/// changed filenode tells. Pages that come later are in the last, open range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heap {
-    /// Size of the main fork in pages; never too small for a snapshot taken before.
+    /// Size of the main fork in pages.
     pub pages: u32,
     /// The server's `block_size`.
     pub page_bytes: u32,

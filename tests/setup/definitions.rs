@@ -172,13 +172,11 @@ async fn a_target_made_from_a_source_reads_like_it() {
     make(&target, &ddl).await;
     let from = read_table(&source, &items()).await.unwrap().unwrap();
     let made = read_table(&target, &items()).await.unwrap().unwrap();
-    let shape = |t: &TableDef| -> Vec<(String, String, bool, Option<String>, Option<String>)> {
-        t.columns
-            .iter()
-            .map(|c| {
-                (c.name.clone(), c.type_sql.clone(), c.not_null, c.collation.clone(), c.generated.clone())
-            })
-            .collect()
+    let shape = |t: &TableDef| -> Vec<String> {
+        let line = |c: &repcloud::catalog::ColumnDef| {
+            format!("{} {} {} {:?} {:?}", c.name, c.type_sql, c.not_null, c.collation, c.generated)
+        };
+        t.columns.iter().map(line).collect()
     };
     assert_eq!(shape(&made), shape(&from));
     assert_eq!(made.indexes, from.indexes);

@@ -4,4 +4,5 @@
 
 mod cluster;
 mod definitions;
+mod first_rows;
 mod publications;

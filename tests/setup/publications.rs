@@ -282,28 +282,29 @@ async fn conditions_are_published_only_where_the_identity_covers_them() {
     let existing = read_publications(&client, &both_names()).await.unwrap();
     let tables = |i: usize| existing[i].tables.iter().map(|t| t.name.table.clone()).collect::<Vec<_>>();
     assert_eq!((tables(0), tables(1)), (vec!["log".to_owned(), "other".to_owned()], vec![]));
+    a_ready_made_publication_is_checked_not_changed(&client, &wanted).await;
+}
 
-    // A ready-made publication is checked, not changed.
-    let source = read_source(&client).await.unwrap();
-    let facts = read_table_facts(&client, &wanted).await.unwrap();
-    let ready = |existing: &[ExistingPublication]| {
-        check_ready_made("dba", existing.first(), &source, &facts, &wanted)
-    };
+async fn a_ready_made_publication_is_checked_not_changed(client: &Client, wanted: &[WantedTable]) {
+    let source = read_source(client).await.unwrap();
+    let facts = read_table_facts(client, wanted).await.unwrap();
+    let ready =
+        |existing: &[ExistingPublication]| check_ready_made("dba", existing.first(), &source, &facts, wanted);
     let mut findings = ready(&[]);
     client.batch_execute(&findings.remove(0).statements[0]).await.unwrap();
     for _ in 0..2 {
-        let there = read_publications(&client, &["dba".to_owned()]).await.unwrap();
+        let there = read_publications(client, &["dba".to_owned()]).await.unwrap();
         for finding in ready(&there) {
             client.batch_execute(&finding.statements[0]).await.unwrap_or_else(|e| panic!("{finding}: {e}"));
         }
     }
-    let there = read_publications(&client, &["dba".to_owned()]).await.unwrap();
+    let there = read_publications(client, &["dba".to_owned()]).await.unwrap();
     assert_eq!(ready(&there), []);
     client.batch_execute("ALTER PUBLICATION dba SET (publish = 'update')").await.unwrap();
-    let there = read_publications(&client, &["dba".to_owned()]).await.unwrap();
+    let there = read_publications(client, &["dba".to_owned()]).await.unwrap();
     assert!(ready(&there)[0].problem.contains("insert, delete, truncate"));
     client.batch_execute("DROP PUBLICATION dba; CREATE PUBLICATION dba FOR ALL TABLES").await.unwrap();
-    let there = read_publications(&client, &["dba".to_owned()]).await.unwrap();
+    let there = read_publications(client, &["dba".to_owned()]).await.unwrap();
     assert_eq!(ready(&there).len(), 1, "all tables have no filter, and one was wanted");
 }
 

@@ -9,11 +9,8 @@ pub(super) fn find_top_level(sql: &str, word: &str) -> Option<usize> {
     let mut quote: Option<u8> = None;
     for (at, byte) in sql.bytes().enumerate() {
         match (quote, byte) {
-            (Some(open), _) => {
-                if byte == open {
-                    quote = None;
-                }
-            }
+            (Some(open), _) if byte == open => quote = None,
+            (Some(_), _) => {}
             (None, b'\'' | b'"') => quote = Some(byte),
             (None, b'(' | b'[') => depth += 1,
             (None, b')' | b']') => depth = depth.saturating_sub(1),
