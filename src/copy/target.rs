@@ -104,7 +104,7 @@ pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyE
     run(target, table, &format!("TRUNCATE {table}")).await
 }
 
-async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
+pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
     for requirement in &ddl.requires {
         let (kind, name) = match requirement {
             Requirement::Type { name, .. } => (Known::Type, name),

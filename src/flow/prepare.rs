@@ -341,7 +341,8 @@ impl<'a> Preparation<'a> {
                 Some(TableState::Copying) => TableFact::CopyCutOff,
                 Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
                 None => TableFact::New {
-                    rows: rows_exist(self.target, &work.target).await?,
+                    rows: read_table(self.target, &work.target).await?.is_some()
+                        && rows_exist(self.target, &work.target).await?,
                     copy: work.entry.copy,
                 },
             };
