@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decode::pgoutput::Decoder;
-use crate::model::{OldTuple, PgTimestamp, RelationColumn, ReplicaIdentity, Value};
+use crate::model::{OldTuple, PgTimestamp, RelationColumn, ReplicaIdentity, RetryAdvice, TableName, Value};
 
 fn options(max_changes: usize, max_bytes: usize) -> AssembleOptions {
     AssembleOptions { skip_before: Lsn::INVALID, max_changes, max_bytes }
