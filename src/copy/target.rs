@@ -116,7 +116,6 @@ pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), 
         let (what, remedy) = match requirement {
             Requirement::Type { name, extension: Some(extension) } => {
                 let extension = crate::model::quote_ident(extension);
-                // `schema.type`: the schema is all before the type's own, last part.
                 let remedy =
                     format!("have its owner run there: CREATE EXTENSION {extension} (in the same schema)");
                 (format!("type {name}"), remedy)

@@ -86,8 +86,9 @@ pub async fn read_heap(client: &Client, table: &TableName) -> Result<Heap, CopyE
 /// Copies the rows of `range` that the source's transaction sees.
 ///
 /// `source` is in a REPEATABLE READ transaction under the snapshot to copy; `target` may be in a transaction or
-/// not: the rows of the chunk are stored whole or not at all. Both have the pinned settings of DESIGN 3. After
-/// an error both sessions are to be rolled back. Nothing is retried here: a chunk that was stored and then
+/// not: the rows of the chunk are stored whole or not at all. Both have pinned settings (DateStyle and its like
+/// equal on both sides). After an error both sessions are to be rolled back; when this future is dropped before
+/// its end, both connections are to be closed. Nothing is retried here: a chunk that was stored and then
 /// counted as failed would come twice.
 pub async fn copy_chunk(
     source: &Client,
