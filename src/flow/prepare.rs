@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::apply::checkpoint::{self, TableRecord, TableState};
-use crate::apply::route::{Route, RouteTable};
+use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
+use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
+use crate::apply::state_read;
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableKind, list_tables, read_table};
@@ -33,6 +34,15 @@ pub(crate) struct Ready {
     pub(crate) replica_role: bool,
     pub(crate) generation: i64,
     pub(crate) work: Vec<TableWork>,
+    /// Shapes to be recorded once the changes on their way have passed.
+    pub(crate) shapes: Shapes,
+}
+
+/// The source's columns as they were when everything up to `at` was written.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    pub(crate) at: Lsn,
+    pub(crate) tables: Vec<(TableName, Vec<ShapeFingerprint>)>,
 }
 
 /// What a process holds while it prepares.
@@ -97,12 +107,7 @@ impl<'a> Preparation<'a> {
     /// Steps until the stream can begin.
     pub(crate) async fn run(mut self) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        if !checkpoint::try_lock(self.target, &self.options.key).await? {
-            return Err(FlowError::Running {
-                source_name: self.options.key.source.clone(),
-                target_name: self.options.key.target.clone(),
-            });
-        }
+        hold_stream(self.target, &self.options.key).await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -113,8 +118,10 @@ impl<'a> Preparation<'a> {
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
                     let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
-                        routes: RouteTable::new(self.routes().await?),
+                        routes: RouteTable::new(routes),
+                        shapes,
                         from,
                         confirmed,
                         publications: self.publications,
@@ -306,7 +313,8 @@ impl<'a> Preparation<'a> {
         if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
-    async fn routes(&self) -> Result<Vec<Route>, FlowError> {
+    async fn routes(&self) -> Result<(Vec<Route>, Shapes), FlowError> {
+        let mut shapes = Shapes { at: facts::source_end(self.source).await?, tables: Vec::new() };
         let records = checkpoint::read_tables(self.target, &self.options.key).await?;
         let mut routes = Vec::with_capacity(self.work.len());
         let mut findings = Vec::new();
@@ -315,7 +323,13 @@ impl<'a> Preparation<'a> {
             let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => match work::route(work, &target, record, self.replica_role) {
-                    Ok(route) => routes.push(route),
+                    Ok(route) => {
+                        let (known, now) = (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
+                        if known != Some(now.as_slice()) && work.is_settled(known, &target) {
+                            shapes.tables.push((work.target.clone(), now));
+                        }
+                        routes.push(route);
+                    }
                     Err(more) => findings.extend(more),
                 },
                 None => findings.push(work::TargetFinding {
@@ -325,7 +339,7 @@ impl<'a> Preparation<'a> {
                 }),
             }
         }
-        if findings.is_empty() { Ok(routes) } else { Err(FlowError::refused_by_target(&findings)) }
+        if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
     async fn facts(&self) -> Result<Facts, FlowError> {
@@ -348,6 +362,7 @@ impl<'a> Preparation<'a> {
             };
             tables.push((work.target.clone(), fact));
         }
+        self.show(&records);
         Ok(Facts {
             system: self.system.clone(),
             slot_name: options.slot(),
@@ -365,6 +380,22 @@ impl<'a> Preparation<'a> {
             snapshot: self.snapshot.as_ref().map(FirstRows::at),
             tables,
         })
+    }
+
+    /// Puts the tables on the board, with what was known of them before.
+    fn show(&self, records: &[TableRecord]) {
+        self.view.update(|view| {
+            let before = std::mem::take(&mut view.tables);
+            for work in &self.work {
+                let name = work.target.to_string();
+                let known = before.iter().find(|t| t.target_table == name).cloned();
+                let mut table = known.unwrap_or_else(|| work.view());
+                if let Some(record) = records.iter().find(|r| r.target_table == name) {
+                    table.show(record);
+                }
+                view.tables.push(table);
+            }
+        });
     }
 
     /// Makes a slot and takes its snapshot over into a session that holds it.
@@ -414,6 +445,18 @@ impl<'a> Preparation<'a> {
         }
         Ok(slot.consistent_point)
     }
+}
+
+/// Takes the stream's lock, or says who has it.
+pub(crate) async fn hold_stream(target: &Session, key: &StreamKey) -> Result<(), FlowError> {
+    if checkpoint::try_lock(target, key).await? {
+        return Ok(());
+    }
+    Err(FlowError::Running {
+        source_name: key.source.clone(),
+        target_name: key.target.clone(),
+        holder: state_read::lock_holder(target, key).await?,
+    })
 }
 
 fn join(findings: &[publish::Finding]) -> String {
