@@ -297,10 +297,16 @@ impl<'a> Preparation<'a> {
     /// Checks target tables that exist; those that are missing will be made.
     async fn check_targets(&self) -> Result<(), FlowError> {
         let mut findings = Vec::new();
+        let records = match checkpoint::schema_version(self.target).await? {
+            Some(_) => checkpoint::read_tables(self.target, &self.options.key).await?,
+            None => Vec::new(),
+        };
         for work in &self.work {
+            let name = work.target.to_string();
+            let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(work::route(work, &target, None, self.replica_role).err().unwrap_or_default());
+                    findings.extend(work::route(work, &target, record, self.replica_role).err().unwrap_or_default());
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),

@@ -5,5 +5,9 @@
 
 mod support;
 
+mod commands;
 mod private_clusters;
+mod rejected;
+mod shapes;
+mod slots;
 mod stream_basics;
