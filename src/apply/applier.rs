@@ -113,8 +113,13 @@ pub struct Applier {
     /// The source waits for it.
     urgent: bool,
     last_write: Instant,
+    /// Some target table has a deferrable constraint.
+    deferrable: bool,
     begin: &'static str,
 }
+
+/// See [`Applier::check_deferred`].
+const CHECK_DEFERRED: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// The loop that makes commits durable; runs beside [`Applier::run`], on a session of its own.
 #[derive(Debug)]
@@ -159,6 +164,7 @@ impl Applier {
             unwritten: None,
             urgent: false,
             last_write: Instant::now(),
+            deferrable,
             begin: if deferrable { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" },
         };
         (applier, flusher, receiver)
@@ -255,6 +261,9 @@ impl Applier {
         flight.push(Command::Sql(if self.open && !committing { "SAVEPOINT repcloud_group" } else { self.begin }));
         let first_step = flight.len();
         flight.extend(steps.iter().map(Command::Step));
+        if position.is_some() && self.deferrable {
+            flight.push(Command::Sql(CHECK_DEFERRED));
+        }
         let last_step = flight.len();
         flight.extend(position.map(|values| Command::Prepared(&statement, values)));
         let result = self.session.run(&flight).await;
@@ -311,6 +320,7 @@ impl Applier {
             }
         }
         if let Some(values) = position {
+            self.check_deferred(group).await?;
             let statement = self.writer.statement().clone();
             self.session
                 .run(&[Command::Prepared(&statement, values)])
@@ -318,6 +328,21 @@ impl Applier {
                 .map_err(|f| serial::infrastructure(f.cause))?;
         }
         Ok(())
+    }
+
+    /// Deferred constraints are checked before the COMMIT, so that their failure has a transaction's name.
+    async fn check_deferred(&mut self, group: &Group) -> Result<(), ApplyError> {
+        if !self.deferrable {
+            return Ok(());
+        }
+        match self.session.run(&[Command::Sql(CHECK_DEFERRED)]).await {
+            Ok(()) => Ok(()),
+            Err(Failure { cause, .. }) if serial::is_about_a_row(&cause) => Err(ApplyError::RejectedAtCommit {
+                commit_lsn: group.last_commit().unwrap_or_default(),
+                reason: cause.text(),
+            }),
+            Err(Failure { cause, .. }) => Err(serial::infrastructure(cause)),
+        }
     }
 
     /// Sends the COMMIT that is due, alone.

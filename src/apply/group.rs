@@ -64,6 +64,11 @@ impl Group {
         self.batches.iter().rev().find(|b| !b.txns.is_empty()).is_some_and(TxnBatch::is_open)
     }
 
+    /// Start of the last commit record.
+    pub fn last_commit(&self) -> Option<Lsn> {
+        self.batches.iter().flat_map(|b| &b.txns).next_back().map(|t| t.txn.commit_lsn)
+    }
+
     /// Number of changes.
     pub fn changes(&self) -> usize {
         self.batches.iter().map(|b| b.changes.len()).sum()
