@@ -4,7 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{OldTuple, PgTimestamp, RelationColumn, ReplicaIdentity, Value};
+use crate::decode::pgoutput::Decoder;
+use crate::model::{OldTuple, PgTimestamp, RelationColumn, ReplicaIdentity, RetryAdvice, TableName, Value};
 
 fn options(max_changes: usize, max_bytes: usize) -> AssembleOptions {
     AssembleOptions { skip_before: Lsn::INVALID, max_changes, max_bytes }
@@ -280,6 +281,33 @@ fn contradictions_are_named() {
     assembler.keepalive(Lsn(200));
     let error = assembler.push(begin(7, 100)).unwrap_err();
     assert_eq!(error, AssembleError::OutOfOrder { xid: 7, commit_lsn: Lsn(100), after: Lsn(200) });
+}
+
+/// Pushes a recorded stream; the transactions that arrived, and the error that ended it.
+fn recorded(version: u8, recording: &str) -> (TxnBatch, Option<AssembleError>) {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let mut decoder = Decoder::new(version);
+    let mut assembler = unlimited();
+    let mut error = None;
+    for line in recording.lines().filter(|line| !line.starts_with('#')) {
+        let frame: Vec<u8> = line.as_bytes().chunks(2).map(byte).collect();
+        error = assembler.push(decoder.decode(frame.into()).unwrap()).err();
+        if error.is_some() {
+            break;
+        }
+    }
+    (assembler.take(), error)
+}
+
+#[test]
+fn a_recorded_stream_is_assembled_and_one_with_other_options_refused() {
+    let (batch, error) = recorded(1, include_str!("../../../tests/golden/pgoutput/pg15-v1.hex"));
+    assert_eq!((error, batch.txns.len(), batch.changes.len()), (None, 20, 28));
+    assert!(batch.txns.is_sorted_by(|a, b| a.end_lsn.is_some_and(|end| end <= b.txn.commit_lsn)));
+    let streamed = include_str!("../../../tests/golden/pgoutput/pg15-v2-streaming.hex");
+    assert_eq!(recorded(2, streamed).1, Some(AssembleError::NotAskedFor("Stream Start")));
+    let prepared = include_str!("../../../tests/golden/pgoutput/pg15-v3-two-phase.hex");
+    assert_eq!(recorded(3, prepared).1, Some(AssembleError::NotAskedFor("Begin Prepare")));
 }
 
 /// What happens between two transactions' ends in a generated history.
