@@ -5,5 +5,7 @@
 
 mod support;
 
+mod crash;
+
 mod private_clusters;
 mod stream_basics;
