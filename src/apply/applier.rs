@@ -107,6 +107,8 @@ pub struct Applier {
     holds_fragment: bool,
     /// Changes in the open transaction.
     pending_changes: u64,
+    /// The same by route.
+    pending_counts: Vec<u64>,
     uncommitted: Option<Uncommitted>,
     /// A position that no group has carried to the target yet.
     unwritten: Option<Closing>,
@@ -161,6 +163,7 @@ impl Applier {
             open: false,
             holds_fragment: false,
             pending_changes: 0,
+            pending_counts: Vec::new(),
             uncommitted: None,
             unwritten: None,
             urgent: false,
@@ -206,7 +209,7 @@ impl Applier {
     }
 
     async fn apply(&mut self, planned: PlannedGroup) -> Result<(), ApplyError> {
-        let PlannedGroup { group, plan } = planned;
+        let PlannedGroup { group, plan, counts } = planned;
         let closing = group.closing();
         self.urgent |= group.batches.iter().any(|b| b.urgent);
         let skips = self.touches_skips(&group);
@@ -236,6 +239,8 @@ impl Applier {
             }
         }
         self.pending_changes += changes;
+        self.pending_counts.resize(counts.len(), 0);
+        self.pending_counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         match values {
             Some((closing, _)) => {
                 self.unwritten = None;
@@ -369,6 +374,7 @@ impl Applier {
         self.open = false;
         if let Some(Uncommitted { closing, changes }) = self.uncommitted.take() {
             self.pending_changes = 0;
+            self.session.routes().count(&std::mem::take(&mut self.pending_counts));
             self.last_write = Instant::now();
             self.shared.progress().committed(closing.position);
             self.shared.publish(|report| {
