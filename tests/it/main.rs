@@ -5,5 +5,6 @@
 
 mod support;
 
+mod demo;
 mod private_clusters;
 mod stream_basics;
