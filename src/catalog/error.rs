@@ -8,8 +8,8 @@ use crate::model::RetryAdvice;
 
 /// What a server said, without row values.
 ///
-/// DETAIL, CONTEXT and the primary text of class 22 (data exceptions) quote values, so they are left out; the
-/// original error is not kept as a source, because its own text holds them.
+/// DETAIL, CONTEXT and the primary text of classes 22 (data exceptions) and P0 (RAISE) quote values, so they are
+/// left out; the original error is not kept as a source, because its own text holds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     /// SQLSTATE; `None` when the connection broke or the answer could not be read.
@@ -37,10 +37,11 @@ impl From<&tokio_postgres::Error> for ServerError {
             };
         };
         let code = db.code().clone();
-        let mut message = if code.code().starts_with("22") {
-            "a value was not accepted".to_owned()
-        } else {
-            db.message().to_owned()
+        let mut message = match code.code().get(..2) {
+            Some("22") => "a value was not accepted".to_owned(),
+            // RAISE in somebody's function: its text is free, and often quotes the row.
+            Some("P0") => "a function of the database raised an exception".to_owned(),
+            _ => db.message().to_owned(),
         };
         if let (Some(schema), Some(table)) = (db.schema(), db.table()) {
             message.push_str(&format!(" (table \"{schema}\".\"{table}\"",));
@@ -49,9 +50,8 @@ impl From<&tokio_postgres::Error> for ServerError {
             }
             message.push(')');
         }
-        let class = &code.code()[..2];
         // 57P01..57P03: shutdown, crash shutdown, not accepting connections yet.
-        let connection_lost = class == "08" || code.code().starts_with("57P0");
+        let connection_lost = code.code().starts_with("08") || code.code().starts_with("57P0");
         ServerError { code: Some(code), message, connection_lost }
     }
 }

@@ -104,6 +104,7 @@ pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyE
     run(target, table, &format!("TRUNCATE {table}")).await
 }
 
+/// Checks that what only a person can make (extension types, collations) is there.
 pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
     for requirement in &ddl.requires {
         let (kind, name) = match requirement {
@@ -116,7 +117,6 @@ pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), 
         let (what, remedy) = match requirement {
             Requirement::Type { name, extension: Some(extension) } => {
                 let extension = crate::model::quote_ident(extension);
-                // `schema.type`: the schema is all before the type's own, last part.
                 let remedy =
                     format!("have its owner run there: CREATE EXTENSION {extension} (in the same schema)");
                 (format!("type {name}"), remedy)

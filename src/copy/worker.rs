@@ -50,9 +50,9 @@ pub struct CopyOutcome {
 
 /// A table's heap at one moment.
 ///
-/// Measure it **before** the snapshot is taken (before the slot is made) and keep `filenode` with the table: a
-/// rewrite by ALTER TABLE or TRUNCATE between the two would hide every row from the snapshot, and only the
-/// changed filenode tells. Pages that come later are in the last, open range.
+/// Read it in the transaction that holds the snapshot, and keep `filenode` with the table: a rewrite by ALTER TABLE
+/// or TRUNCATE after the snapshot hides every row from it, and only the changed filenode tells. Pages that come
+/// later are in the last, open range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heap {
     /// Size of the main fork in pages.
@@ -66,9 +66,10 @@ pub struct Heap {
 /// Measures the heap of an ordinary table (a partitioned table has none: measure its leaves).
 pub async fn read_heap(client: &Client, table: &TableName) -> Result<Heap, CopyError> {
     let what = "measuring the source";
+    // relfilenode as the snapshot sees it; pg_relation_filenode() would tell that of this moment.
     let query = "\
         SELECT (pg_catalog.pg_relation_size(c.oid) / s.page)::int8, s.page::int8, \
-               pg_catalog.pg_relation_filenode(c.oid)::oid \
+               c.relfilenode \
           FROM (SELECT pg_catalog.current_setting('block_size')::int8) AS s (page), pg_catalog.pg_class c \
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1::text AND c.relname = $2::text";
@@ -86,8 +87,9 @@ pub async fn read_heap(client: &Client, table: &TableName) -> Result<Heap, CopyE
 /// Copies the rows of `range` that the source's transaction sees.
 ///
 /// `source` is in a REPEATABLE READ transaction under the snapshot to copy; `target` may be in a transaction or
-/// not: the rows of the chunk are stored whole or not at all. Both have the pinned settings of DESIGN 3. After
-/// an error both sessions are to be rolled back. Nothing is retried here: a chunk that was stored and then
+/// not: the rows of the chunk are stored whole or not at all. Both have pinned settings (DateStyle and its like
+/// equal on both sides). After an error both sessions are to be rolled back; when this future is dropped before
+/// its end, both connections are to be closed. Nothing is retried here: a chunk that was stored and then
 /// counted as failed would come twice.
 pub async fn copy_chunk(
     source: &Client,

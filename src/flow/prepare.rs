@@ -168,7 +168,8 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                let name = format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                let name =
+                    format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {
@@ -306,7 +307,11 @@ impl<'a> Preparation<'a> {
     async fn publish(&mut self) -> Result<(), FlowError> {
         let plan = self.check_publication().await?;
         setup::apply_plan(self.source, &plan, &self.wanted, LockLimits::default()).await?;
-        self.events.info(format!("published {} tables as {}", plan.added.len(), self.publications.join(", ")));
+        self.events.info(format!(
+            "published {} tables as {}",
+            plan.added.len(),
+            self.publications.join(", ")
+        ));
         self.published = true;
         Ok(())
     }
@@ -317,7 +322,9 @@ impl<'a> Preparation<'a> {
         for work in &self.work {
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(work::route(work, &target, None, self.replica_role).err().unwrap_or_default());
+                    findings.extend(
+                        work::route(work, &target, None, self.replica_role).err().unwrap_or_default(),
+                    );
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -344,7 +351,9 @@ impl<'a> Preparation<'a> {
                 },
                 None => findings.push(work::TargetFinding {
                     table: work.target.clone(),
-                    problem: "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)".to_owned(),
+                    problem:
+                        "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)"
+                            .to_owned(),
                     help: None,
                 }),
             }

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod crash;
 mod demo;
 mod private_clusters;
 mod stream_basics;

@@ -105,7 +105,11 @@ impl Drop for Cluster {
     }
 }
 
+/// `REPCLOUD_TEST_PG_BIN` chooses another version than Debian's.
 fn bin(name: &str) -> PathBuf {
+    if let Some(dir) = std::env::var_os("REPCLOUD_TEST_PG_BIN") {
+        return Path::new(&dir).join(name);
+    }
     let debian = Path::new("/usr/lib/postgresql/15/bin").join(name);
     if debian.exists() { debian } else { PathBuf::from(name) }
 }

@@ -293,6 +293,12 @@ async fn what_goes_wrong_is_told_without_values_and_leaves_nothing_behind() {
         assert_eq!(error, CopyError::Count { table: t.clone(), sent: 5000, stored: 4999 });
         empty_table(&target, &t).await.unwrap();
     }
+    let raise = "'BEGIN RAISE EXCEPTION ''% is bad'', NEW.v; END'";
+    let replace =
+        format!("CREATE OR REPLACE FUNCTION public.drop() RETURNS trigger LANGUAGE plpgsql AS {raise}");
+    target.batch_execute(&replace).await.unwrap();
+    let error = copy(&good).await.unwrap_err().to_string();
+    assert!(error.contains("P0001") && !error.contains("secret"), "{error}");
     target.batch_execute("DROP TRIGGER d ON public.t").await.unwrap();
     let none = CopySpec { condition: Some("false".into()), ..good.clone() };
     assert_eq!(copy(&none).await.unwrap().rows, 0);

@@ -11,6 +11,7 @@ use repcloud::capture::setup::{
     LockLimits, SetupError, TableRequest, apply_plan, drop_publications, read_publications, read_source,
     read_table_facts, read_wanted, run_statements,
 };
+use repcloud::catalog::server_version_num;
 use repcloud::model::TableName;
 use tokio_postgres::Client;
 
@@ -235,6 +236,9 @@ async fn conditions_are_published_only_where_the_identity_covers_them() {
         )
         .await
         .unwrap();
+    if server_version_num(&client).await.unwrap() < 150_000 {
+        return; // No row filters there; the refusal is tested beside the code.
+    }
     let with = |condition: &str| TableRequest { condition: Some(condition.into()), ..request("t") };
     for bad in ["region = ", "no_such > 1", "true); DROP TABLE app.other; --", "(SELECT true)", "v + 1"] {
         let findings = plan_for(&client, &[with(bad)]).await.1.unwrap_err();
@@ -321,7 +325,8 @@ async fn a_role_without_rights_is_told_each_statement_it_needs() {
         )
         .await
         .unwrap();
-    let requests = [TableRequest { condition: Some("id > 0".into()), ..request("t") }];
+    let filters = server_version_num(&admin).await.unwrap() >= 150_000;
+    let requests = [TableRequest { condition: filters.then(|| "id > 0".into()), ..request("t") }];
     let mut rounds = 0;
     loop {
         let client = cluster.connect_as("postgres", "Rep Cloud").await;
