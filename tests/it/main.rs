@@ -6,6 +6,6 @@
 mod support;
 
 mod crash;
-
+mod demo;
 mod private_clusters;
 mod stream_basics;
