@@ -29,6 +29,8 @@ pub struct ShapeTable {
     pub key: ColumnSet,
     /// logdel's column, unquoted; `None` in dml.
     pub deleted_column: Option<String>,
+    /// No UPDATE may assign the key: a column of it is GENERATED ALWAYS AS IDENTITY.
+    pub fixed_key: bool,
 }
 
 /// One kind of statement.
@@ -128,12 +130,13 @@ impl ShapeTable {
         )
     }
 
-    /// A stamped row of the same key becomes the new row; a live one does not (the row count tells).
+    /// A stamped row of the same key becomes the new row; a live one does not (the row count tells). The key is assigned
+    /// too: equal keys can be spelt differently (1.0 and 1.00, citext).
     fn revive_clause(&self, set: &[u16], deleted: &str) -> String {
         let key: Vec<_> = self.key.iter().map(|&c| self.quoted(c)).collect();
         let mut assign: Vec<_> = set
             .iter()
-            .filter(|c| !self.key.contains(c))
+            .filter(|c| !(self.fixed_key && self.key.contains(c)))
             .map(|&c| format!("{0} = excluded.{0}", self.quoted(c)))
             .collect();
         assign.push(format!("{deleted} = excluded.{deleted}"));
@@ -284,6 +287,7 @@ mod tests {
             columns: vec![column("id", "bigint"), column("Name", "character varying"), column("tags", "text[]")],
             key: vec![0],
             deleted_column: deleted.map(Into::into),
+            fixed_key: false,
         }
     }
 
@@ -320,9 +324,11 @@ mod tests {
         let t = table(Some("repcloud_source_deleted"));
         let insert = t.sql(&Shape::Insert(vec![0, 1]));
         assert!(insert.ends_with(
-            "ON CONFLICT (id) DO UPDATE SET \"Name\" = excluded.\"Name\", repcloud_source_deleted = \
+            "ON CONFLICT (id) DO UPDATE SET id = excluded.id, \"Name\" = excluded.\"Name\", repcloud_source_deleted = \
              excluded.repcloud_source_deleted WHERE t.repcloud_source_deleted IS NOT NULL"
         ));
+        let fixed = ShapeTable { fixed_key: true, ..t.clone() };
+        assert!(!fixed.sql(&Shape::Insert(vec![0, 1])).contains("id = excluded.id"));
         let delete = t.sql(&Shape::Delete);
         assert!(delete.starts_with("UPDATE ") && delete.ends_with("AND t.repcloud_source_deleted IS NULL"));
         assert!(t.stamp_all().is_some() && table(None).stamp_all().is_none());
