@@ -338,6 +338,7 @@ pub(crate) mod tests {
                     .collect(),
                 key: key.to_vec(),
                 deleted_column: (delivery == Delivery::LogDel).then(|| "deleted".into()),
+                fixed_key: false,
             },
             delivery,
             on_conflict: OnConflict::Stop,

@@ -1,5 +1,6 @@
 //! Carries out the steps that `start` decides, until the stream can begin.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -16,7 +17,6 @@ use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
-use crate::flow::view::TableView;
 use crate::flow::work::{self, TableWork};
 use crate::model::{Events, Lsn, TableName, TablePattern};
 use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
@@ -63,6 +63,9 @@ pub(crate) struct Preparation<'a> {
     publications: Vec<String>,
     snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
+    /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
+    /// every step, and there is a step a table.
+    rows_before: BTreeMap<TableName, bool>,
 }
 
 impl<'a> Preparation<'a> {
@@ -98,6 +101,7 @@ impl<'a> Preparation<'a> {
             publications: Vec::new(),
             snapshot: None,
             begun: Vec::new(),
+            rows_before: BTreeMap::new(),
         };
         this.resolve().await?;
         this.check_publication().await?;
@@ -355,25 +359,31 @@ impl<'a> Preparation<'a> {
         if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
-    async fn facts(&self) -> Result<Facts, FlowError> {
+    async fn has_rows(&mut self, table: &TableName) -> Result<bool, FlowError> {
+        if let Some(known) = self.rows_before.get(table) {
+            return Ok(*known);
+        }
+        let rows = read_table(self.target, table).await?.is_some() && rows_exist(self.target, table).await?;
+        self.rows_before.insert(table.clone(), rows);
+        Ok(rows)
+    }
+
+    async fn facts(&mut self) -> Result<Facts, FlowError> {
         let options = self.options;
         let row = checkpoint::read(self.target, &options.key).await?;
         let records = checkpoint::read_tables(self.target, &options.key).await?;
         let mut tables = Vec::with_capacity(self.work.len());
-        for work in &self.work {
-            let name = work.target.to_string();
+        let targets: Vec<_> = self.work.iter().map(|w| (w.target.clone(), w.entry.copy)).collect();
+        for (target, copy) in targets {
+            let name = target.to_string();
             let fact = match records.iter().find(|r| r.target_table == name).map(|r| r.state) {
                 Some(TableState::Streaming) => TableFact::Copied,
-                Some(TableState::Copying) if self.begun.contains(&work.target) => TableFact::Copying,
+                Some(TableState::Copying) if self.begun.contains(&target) => TableFact::Copying,
                 Some(TableState::Copying) => TableFact::CopyCutOff,
                 Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
-                None => TableFact::New {
-                    rows: read_table(self.target, &work.target).await?.is_some()
-                        && rows_exist(self.target, &work.target).await?,
-                    copy: work.entry.copy,
-                },
+                None => TableFact::New { rows: self.has_rows(&target).await?, copy },
             };
-            tables.push((work.target.clone(), fact));
+            tables.push((target, fact));
         }
         self.show(&records);
         Ok(Facts {

@@ -184,6 +184,7 @@ pub fn route(
             key: key.iter().filter_map(position).collect(),
             deleted_column: (work.entry.delivery == Delivery::LogDel)
                 .then(|| work.entry.deleted_column.clone()),
+            fixed_key: identity_always_key,
         },
         delivery: work.entry.delivery,
         on_conflict: work.entry.on_conflict,
