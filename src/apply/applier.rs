@@ -140,7 +140,8 @@ impl Applier {
         progress: Progress,
         options: ApplyOptions,
     ) -> (Applier, Flusher, watch::Receiver<ApplyReport>) {
-        let start = ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
+        let start =
+            ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
         let (report, receiver) = watch::channel(start);
         let shared = Arc::new(Shared { progress: Mutex::new(progress), report });
         let flusher = Flusher {
@@ -221,7 +222,8 @@ impl Applier {
             return Ok(());
         }
         let changes = group.changes() as u64;
-        self.pending_changes = if self.uncommitted.is_some() || !self.open { 0 } else { self.pending_changes };
+        self.pending_changes =
+            if self.uncommitted.is_some() || !self.open { 0 } else { self.pending_changes };
         let values = closing.map(|c| {
             let whole = merge(self.unwritten, Some(c)).unwrap_or(c);
             (whole, self.writer.values(&whole, (self.pending_changes + changes) as usize))
@@ -258,7 +260,11 @@ impl Applier {
         if committing {
             flight.push(Command::Sql("COMMIT"));
         }
-        flight.push(Command::Sql(if self.open && !committing { "SAVEPOINT repcloud_group" } else { self.begin }));
+        flight.push(Command::Sql(if self.open && !committing {
+            "SAVEPOINT repcloud_group"
+        } else {
+            self.begin
+        }));
         let first_step = flight.len();
         flight.extend(steps.iter().map(Command::Step));
         if position.is_some() && self.deferrable {
@@ -278,7 +284,9 @@ impl Applier {
             Err(Failure { at, cause }) if at >= last_step && matches!(cause, Cause::RowCount { .. }) => {
                 Err(ApplyError::Fenced)
             }
-            Err(Failure { at, cause }) if at < first_step || at >= last_step || !serial::is_about_a_row(&cause) => {
+            Err(Failure { at, cause })
+                if at < first_step || at >= last_step || !serial::is_about_a_row(&cause) =>
+            {
                 Err(serial::infrastructure(cause))
             }
             Err(_) => {
@@ -337,10 +345,12 @@ impl Applier {
         }
         match self.session.run(&[Command::Sql(CHECK_DEFERRED)]).await {
             Ok(()) => Ok(()),
-            Err(Failure { cause, .. }) if serial::is_about_a_row(&cause) => Err(ApplyError::RejectedAtCommit {
-                commit_lsn: group.last_commit().unwrap_or_default(),
-                reason: cause.text(),
-            }),
+            Err(Failure { cause, .. }) if serial::is_about_a_row(&cause) => {
+                Err(ApplyError::RejectedAtCommit {
+                    commit_lsn: group.last_commit().unwrap_or_default(),
+                    reason: cause.text(),
+                })
+            }
             Err(Failure { cause, .. }) => Err(serial::infrastructure(cause)),
         }
     }
@@ -393,7 +403,11 @@ impl Applier {
 
     fn touches_skips(&self, group: &Group) -> bool {
         !self.options.skips.is_empty()
-            && group.batches.iter().flat_map(|b| &b.txns).any(|t| self.options.skips.contains(&t.txn.commit_lsn))
+            && group
+                .batches
+                .iter()
+                .flat_map(|b| &b.txns)
+                .any(|t| self.options.skips.contains(&t.txn.commit_lsn))
     }
 }
 

@@ -15,7 +15,9 @@ pub enum ApplyError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The target does not take a row.
-    #[error("target table {table} rejects a row of the source transaction {commit_lsn} ({operation}): {reason}")]
+    #[error(
+        "target table {table} rejects a row of the source transaction {commit_lsn} ({operation}): {reason}"
+    )]
     Rejected {
         /// Target table.
         table: TableName,
@@ -27,7 +29,9 @@ pub enum ApplyError {
         reason: String,
     },
     /// A deferred constraint of the target fails at the end of a transaction.
-    #[error("the target rejects the end of a group of source transactions, the last of which is {commit_lsn}: {reason}")]
+    #[error(
+        "the target rejects the end of a group of source transactions, the last of which is {commit_lsn}: {reason}"
+    )]
     RejectedAtCommit {
         /// Start of the last commit record of the group.
         commit_lsn: Lsn,
@@ -35,7 +39,9 @@ pub enum ApplyError {
         reason: String,
     },
     /// A row is missing or already there, and the policy is to stop.
-    #[error("conflict in target table {table}, source transaction {commit_lsn} ({operation}): {reason}; it is recorded in repcloud.conflict")]
+    #[error(
+        "conflict in target table {table}, source transaction {commit_lsn} ({operation}): {reason}; it is recorded in repcloud.conflict"
+    )]
     Conflict {
         /// Target table.
         table: TableName,

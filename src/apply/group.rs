@@ -111,10 +111,7 @@ mod tests {
 
     fn batch(end: Option<u64>) -> TxnBatch {
         let txn = TxnId { xid: 1, commit_lsn: Lsn(10), commit_time: PgTimestamp(7) };
-        TxnBatch {
-            txns: vec![TxnSpan { txn, changes: 0..0, end_lsn: end.map(Lsn) }],
-            ..TxnBatch::default()
-        }
+        TxnBatch { txns: vec![TxnSpan { txn, changes: 0..0, end_lsn: end.map(Lsn) }], ..TxnBatch::default() }
     }
 
     #[test]
@@ -130,7 +127,9 @@ mod tests {
     fn the_position_is_the_last_commit_or_the_keepalive_behind_it() {
         let mut builder = GroupBuilder::default();
         builder.push(batch(Some(15)));
-        let closing = |position, time: Option<i64>| Some(Closing { position: Lsn(position), commit_time: time.map(PgTimestamp) });
+        let closing = |position, time: Option<i64>| {
+            Some(Closing { position: Lsn(position), commit_time: time.map(PgTimestamp) })
+        };
         assert_eq!(builder.take().closing(), closing(15, Some(7)));
         builder.push(batch(Some(15)));
         builder.push(TxnBatch { caught_up_to: Lsn(40), ..TxnBatch::default() });

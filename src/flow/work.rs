@@ -56,14 +56,14 @@ impl TableWork {
             return key.clone();
         }
         match self.source.identity {
-            ReplicaIdentity::Full => {
-                [target.primary_key(), self.source.primary_key()]
-                    .into_iter()
-                    .flatten()
-                    .find(|k| replicated(k) && has_unique_index(target, k))
-                    .unwrap_or_default()
+            ReplicaIdentity::Full => [target.primary_key(), self.source.primary_key()]
+                .into_iter()
+                .flatten()
+                .find(|k| replicated(k) && has_unique_index(target, k))
+                .unwrap_or_default(),
+            ReplicaIdentity::Nothing => {
+                self.source.primary_key().filter(|k| replicated(k)).unwrap_or_default()
             }
-            ReplicaIdentity::Nothing => self.source.primary_key().filter(|k| replicated(k)).unwrap_or_default(),
             _ => self.source.identity_columns().filter(|k| replicated(k)).unwrap_or_default(),
         }
     }
@@ -123,10 +123,10 @@ pub fn route(
     if !findings.list.is_empty() {
         return Err(findings.list);
     }
-    let position = |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
-    let identity_always_key = columns
-        .iter()
-        .any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
+    let position =
+        |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
+    let identity_always_key =
+        columns.iter().any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
     Ok(Route {
         source: work.source.name.clone(),
         published: work.published(),
@@ -138,7 +138,8 @@ pub fn route(
                 .map(|c| ShapeColumn { name: c.name.clone(), input_type: c.input_type_sql.clone() })
                 .collect(),
             key: key.iter().filter_map(position).collect(),
-            deleted_column: (work.entry.delivery == Delivery::LogDel).then(|| work.entry.deleted_column.clone()),
+            deleted_column: (work.entry.delivery == Delivery::LogDel)
+                .then(|| work.entry.deleted_column.clone()),
         },
         delivery: work.entry.delivery,
         on_conflict: work.entry.on_conflict,
@@ -206,7 +207,11 @@ fn check_columns(work: &TableWork, target: &TableDef, findings: &mut Findings) {
         match target.column(&column.name) {
             None => findings.add(
                 format!("column {} is missing", quote_ident(&column.name)),
-                Some(format!("ALTER TABLE {name} ADD COLUMN {} {}", quote_ident(&column.name), column.type_sql)),
+                Some(format!(
+                    "ALTER TABLE {name} ADD COLUMN {} {}",
+                    quote_ident(&column.name),
+                    column.type_sql
+                )),
             ),
             Some(t) if t.identity == IdentityKind::Always && !work.key(target).contains(&t.name) => {
                 let quoted = quote_ident(&t.name);
@@ -289,7 +294,10 @@ fn check_reactions(target: &TableDef, findings: &mut Findings) {
     }
     for trigger in target.triggers.iter().filter(|t| t.row && matches!(t.enabled, 'O')) {
         findings.add(
-            format!("trigger {} fires for every row that is written; disable it, {MAY}", quote_ident(&trigger.name)),
+            format!(
+                "trigger {} fires for every row that is written; disable it, {MAY}",
+                quote_ident(&trigger.name)
+            ),
             Some(format!("ALTER TABLE {} DISABLE TRIGGER {}", target.name, quote_ident(&trigger.name))),
         );
     }
