@@ -97,7 +97,7 @@ async fn stopped_in_the_middle_of_a_large_transaction() {
     for id in 0..20 {
         stream.source.exec(&format!("INSERT INTO other VALUES ({id})")).await;
     }
-    stream.source.exec(&insert(400_000)).await;
+    stream.source.exec(&insert(150_000)).await;
     in_the_middle(&stream, &mut running).await;
     running.terminate();
     running.wait(Duration::from_secs(15)).expect_code(0);
@@ -120,7 +120,7 @@ async fn a_source_that_rests_in_the_middle_of_a_large_transaction() {
     }
     let walsender: i32 = stream.source.value("SELECT active_pid FROM pg_replication_slots").await.parse().unwrap();
     let walsender = rustix::process::Pid::from_raw(walsender).unwrap();
-    stream.source.exec(&insert(400_000)).await;
+    stream.source.exec(&insert(150_000)).await;
     in_the_middle(&stream, &mut running).await;
     rustix::process::kill_process(walsender, rustix::process::Signal::STOP).unwrap();
     // Longer than the ten seconds after which an idle position is written.
@@ -145,7 +145,7 @@ async fn a_large_transaction_that_exchanges_unique_values() {
     let exchange = "DO $$ BEGIN
             UPDATE pairs SET note = 'touched' WHERE id <= 12000;
             FOR i IN 12001..30000 - 1 BY 2 LOOP
-                UPDATE pairs SET u = -1 WHERE id = i;
+                UPDATE pairs SET u = -i WHERE id = i;
                 UPDATE pairs SET u = i WHERE id = i + 1;
                 UPDATE pairs SET u = i + 1 WHERE id = i;
             END LOOP;
