@@ -88,7 +88,9 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
     /// The source sends a column the target lacks.
-    #[error("source column {column} of {source_table} has no column in target table {target}; add it there (ALTER TABLE {target} ADD COLUMN …) and start again, or name the wanted columns in the configuration")]
+    #[error(
+        "source column {column} of {source_table} has no column in target table {target}; add it there (ALTER TABLE {target} ADD COLUMN …) and start again, or name the wanted columns in the configuration"
+    )]
     ColumnAdded {
         /// Source table.
         source_table: TableName,
@@ -98,7 +100,9 @@ pub enum ShapeError {
         column: String,
     },
     /// The source no longer sends a column the target has.
-    #[error("column {column} is gone from source table {source_table} but still in target table {target}; drop it there and start again, or accept the target as it is (repcloud reset --table … --accept-target)")]
+    #[error(
+        "column {column} is gone from source table {source_table} but still in target table {target}; drop it there and start again, or accept the target as it is (repcloud reset --table … --accept-target)"
+    )]
     ColumnDropped {
         /// Source table.
         source_table: TableName,
@@ -108,7 +112,9 @@ pub enum ShapeError {
         column: String,
     },
     /// The type changed.
-    #[error("column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it (repcloud reset --table … --accept-target)")]
+    #[error(
+        "column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it (repcloud reset --table … --accept-target)"
+    )]
     TypeChanged {
         /// Source table.
         source_table: TableName,
@@ -118,7 +124,9 @@ pub enum ShapeError {
         column: String,
     },
     /// A key column is missing.
-    #[error("key column {column} of target table {target} is not among the columns of source table {source_table}")]
+    #[error(
+        "key column {column} of target table {target} is not among the columns of source table {source_table}"
+    )]
     KeyMissing {
         /// Source table.
         source_table: TableName,
@@ -161,7 +169,13 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
     let in_target = |name: &str| route.shape.columns.iter().any(|c| c.name == name);
     // Where a target column's values are: under its name, or under the one it had before.
     let find = |name: &str| {
-        let former = || route.former_names.iter().filter(|(_, now)| now == name).find_map(|(old, _)| relation.column_index(old));
+        let former = || {
+            route
+                .former_names
+                .iter()
+                .filter(|(_, now)| now == name)
+                .find_map(|(old, _)| relation.column_index(old))
+        };
         relation.column_index(name).or_else(former)
     };
     for column in &relation.columns {
@@ -174,7 +188,9 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
     }
     for known in route.known_columns.iter().flatten().filter(|k| !k.accepted && in_target(&k.name)) {
         match find(&known.name).and_then(|i| relation.columns.get(i)) {
-            None => return Err(ShapeError::ColumnDropped { source_table, target, column: known.name.clone() }),
+            None => {
+                return Err(ShapeError::ColumnDropped { source_table, target, column: known.name.clone() });
+            }
             Some(c) if (c.type_oid, c.type_modifier) != (known.type_oid, known.type_modifier) => {
                 return Err(ShapeError::TypeChanged { source_table, target, column: known.name.clone() });
             }
@@ -191,7 +207,8 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
         let column = route.shape.columns[usize::from(key)].name.clone();
         return Err(ShapeError::KeyMissing { source_table, target, column });
     }
-    let present = (0..source_index.len() as u16).filter(|&c| source_index[usize::from(c)] != ABSENT).collect();
+    let present =
+        (0..source_index.len() as u16).filter(|&c| source_index[usize::from(c)] != ABSENT).collect();
     Ok(Binding { route: id, source_index, present, copied_at: route.copied_at })
 }
 
@@ -254,8 +271,11 @@ impl RouteTable {
 #[derive(Debug, Default)]
 pub struct Bindings {
     /// By oid: the assembler keeps the same `Arc` while the shape is the same.
-    by_oid: HashMap<Oid, (Arc<Relation>, Bound), foldhash::fast::FixedState>,
+    by_oid: HashMap<Oid, Described, foldhash::fast::FixedState>,
 }
+
+/// A description and what it feeds.
+type Described = (Arc<Relation>, Bound);
 
 /// What a relation feeds.
 #[derive(Debug, Clone)]
@@ -318,6 +338,7 @@ pub(crate) mod tests {
                     .collect(),
                 key: key.to_vec(),
                 deleted_column: (delivery == Delivery::LogDel).then(|| "deleted".into()),
+                fixed_key: false,
             },
             delivery,
             on_conflict: OnConflict::Stop,
@@ -355,7 +376,13 @@ pub(crate) mod tests {
         Some(
             columns
                 .iter()
-                .map(|n| ShapeFingerprint { name: (*n).into(), type_oid: 25, type_modifier: -1, attnum: 0, accepted: false })
+                .map(|n| ShapeFingerprint {
+                    name: (*n).into(),
+                    type_oid: 25,
+                    type_modifier: -1,
+                    attnum: 0,
+                    accepted: false,
+                })
                 .collect(),
         )
     }
@@ -378,13 +405,19 @@ pub(crate) mod tests {
         let mut r = route(&["a", "b"], &[0], Delivery::Dml);
         r.known_columns = known(&["a", "b"]);
         let error = |r: &Route, rel: &Relation| bind(0, r, rel).unwrap_err();
-        assert!(matches!(error(&r, &relation(&["a", "b", "c"], &[0])), ShapeError::ColumnAdded { column, .. } if column == "c"));
-        assert!(matches!(error(&r, &relation(&["a"], &[0])), ShapeError::ColumnDropped { column, .. } if column == "b"));
+        assert!(
+            matches!(error(&r, &relation(&["a", "b", "c"], &[0])), ShapeError::ColumnAdded { column, .. } if column == "c")
+        );
+        assert!(
+            matches!(error(&r, &relation(&["a"], &[0])), ShapeError::ColumnDropped { column, .. } if column == "b")
+        );
         let mut retyped = (*relation(&["a", "b"], &[0])).clone();
         retyped.columns[1].type_oid = 23;
         assert!(matches!(error(&r, &retyped), ShapeError::TypeChanged { column, .. } if column == "b"));
         r.known_columns = None;
-        assert!(matches!(error(&r, &relation(&["b"], &[0])), ShapeError::KeyMissing { column, .. } if column == "a"));
+        assert!(
+            matches!(error(&r, &relation(&["b"], &[0])), ShapeError::KeyMissing { column, .. } if column == "a")
+        );
     }
 
     #[test]

@@ -50,7 +50,11 @@ pub async fn lock_holder(client: &Client, key: &StreamKey) -> Result<Option<Stri
 }
 
 /// The sources whose streams into `target` know this target table.
-pub async fn streams_of_table(client: &Client, target: &str, target_table: &str) -> Result<Vec<String>, StateError> {
+pub async fn streams_of_table(
+    client: &Client,
+    target: &str,
+    target_table: &str,
+) -> Result<Vec<String>, StateError> {
     let sql = "SELECT source FROM repcloud.table_state WHERE target = $1 AND target_table = $2 ORDER BY 1";
     let rows = client.query(sql, &[&target, &target_table]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

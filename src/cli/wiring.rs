@@ -15,7 +15,8 @@ use crate::pg::{ConnectOptions, SslMode, passfile};
 
 /// How to reach a connection.
 pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
-    let mut options = ConnectOptions::new(&connection.host, connection.port, &connection.user, &connection.database);
+    let mut options =
+        ConnectOptions::new(&connection.host, connection.port, &connection.user, &connection.database);
     options.password = connection.password.clone();
     options.sslmode = match connection.sslmode {
         config::SslMode::Disable => SslMode::Disable,
@@ -38,7 +39,8 @@ pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
 
 /// The password file's answer for a login; an `Err` is a warning.
 pub(crate) fn passfile_password(path: &Path, login: Login<'_>) -> Result<Option<SecretString>, String> {
-    let found = passfile::lookup(path, &ConnectOptions::new(login.host, login.port, login.user, login.database));
+    let found =
+        passfile::lookup(path, &ConnectOptions::new(login.host, login.port, login.user, login.database));
     match found.warning {
         Some(warning) => Err(warning),
         None => Ok(found.password),

@@ -39,7 +39,10 @@ pub async fn drop_table(
     let mut records = checkpoint::read_tables(&target, key).await?;
     let name = table.to_string();
     let Some(index) = records.iter().position(|r| r.target_table == name) else {
-        return Err(FlowError::Refused(vec![format!("{} → {} does not know target table {name}", key.source, key.target)]));
+        return Err(FlowError::Refused(vec![format!(
+            "{} → {} does not know target table {name}",
+            key.source, key.target
+        )]));
     };
     let record = records.swap_remove(index);
     let last = records.is_empty();
@@ -92,7 +95,8 @@ async fn clear_source(
 
 /// The tables that hold the rows of a source table: none when it is gone.
 async fn storage(source: &Session, name: &str) -> Result<Vec<TableName>, FlowError> {
-    let name = parse_table_name(name).map_err(|e| FlowError::Internal(format!("table name \"{name}\": {e}")))?;
+    let name =
+        parse_table_name(name).map_err(|e| FlowError::Internal(format!("table name \"{name}\": {e}")))?;
     Ok(match read_table(source, &name).await? {
         Some(TableDef { kind: TableKind::Partitioned, leaves, .. }) => leaves,
         Some(table) => vec![table.name],

@@ -14,8 +14,8 @@ use crate::catalog::{TableKind, read_table};
 use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
 use crate::flow::options::StreamOptions;
-use crate::flow::status::Board;
 use crate::flow::prepare::Shapes;
+use crate::flow::status::Board;
 use crate::flow::view::{StreamState, StreamView};
 use crate::flow::work::TableWork;
 use crate::model::{Events, Lsn};
@@ -49,7 +49,9 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn new(received: Arc<AtomicU64>, routes: Arc<RouteTable>, board: &Board) -> Self {
         let view = board.view();
-        let changes = |name: String| view.tables.iter().find(|t| t.target_table == name).map_or(0, |t| t.changes_applied);
+        let changes = |name: String| {
+            view.tables.iter().find(|t| t.target_table == name).map_or(0, |t| t.changes_applied)
+        };
         let before = routes.routes().iter().map(|r| changes(r.target.to_string())).collect();
         Watched { received, routes, before, all_before: view.changes_applied }
     }
@@ -66,7 +68,11 @@ impl Watched {
 }
 
 /// Tells of transactions that were to be left out and that the position has passed without meeting them.
-pub(crate) async fn tell_unmatched(target: &Session, key: &StreamKey, events: &Events) -> Result<(), FlowError> {
+pub(crate) async fn tell_unmatched(
+    target: &Session,
+    key: &StreamKey,
+    events: &Events,
+) -> Result<(), FlowError> {
     for lsn in skip::remove_unmatched(target, key).await? {
         events.warning(format!(
             "skip: no transaction with its commit at {lsn} came by, and the position is beyond it now; nothing was left out, the request is removed"

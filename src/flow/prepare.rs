@@ -1,5 +1,6 @@
 //! Carries out the steps that `start` decides, until the stream can begin.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -62,6 +63,9 @@ pub(crate) struct Preparation<'a> {
     publications: Vec<String>,
     snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
+    /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
+    /// every step, and there is a step a table.
+    rows_before: BTreeMap<TableName, bool>,
 }
 
 impl<'a> Preparation<'a> {
@@ -97,10 +101,12 @@ impl<'a> Preparation<'a> {
             publications: Vec::new(),
             snapshot: None,
             begun: Vec::new(),
+            rows_before: BTreeMap::new(),
         };
         this.resolve().await?;
         this.check_publication().await?;
         this.check_targets().await?;
+        this.show(&[]);
         Ok(this)
     }
 
@@ -118,6 +124,7 @@ impl<'a> Preparation<'a> {
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
                     let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
                         routes: RouteTable::new(routes),
@@ -151,7 +158,8 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                let name = format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                let name =
+                    format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {
@@ -289,7 +297,11 @@ impl<'a> Preparation<'a> {
     async fn publish(&mut self) -> Result<(), FlowError> {
         let plan = self.check_publication().await?;
         setup::apply_plan(self.source, &plan, &self.wanted, LockLimits::default()).await?;
-        self.events.info(format!("published {} tables as {}", plan.added.len(), self.publications.join(", ")));
+        self.events.info(format!(
+            "published {} tables as {}",
+            plan.added.len(),
+            self.publications.join(", ")
+        ));
         self.published = true;
         Ok(())
     }
@@ -306,7 +318,8 @@ impl<'a> Preparation<'a> {
             let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(work::route(work, &target, record, self.replica_role).err().unwrap_or_default());
+                    let found = work::route(work, &target, record, self.replica_role);
+                    findings.extend(found.err().unwrap_or_default());
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -330,7 +343,8 @@ impl<'a> Preparation<'a> {
             match read_table(self.target, &work.target).await? {
                 Some(target) => match work::route(work, &target, record, self.replica_role) {
                     Ok(route) => {
-                        let (known, now) = (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
+                        let (known, now) =
+                            (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
                         if known != Some(now.as_slice()) && work.is_settled(known, &target) {
                             shapes.tables.push((work.target.clone(), now));
                         }
@@ -340,7 +354,9 @@ impl<'a> Preparation<'a> {
                 },
                 None => findings.push(work::TargetFinding {
                     table: work.target.clone(),
-                    problem: "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)".to_owned(),
+                    problem:
+                        "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)"
+                            .to_owned(),
                     help: None,
                 }),
             }
@@ -348,25 +364,31 @@ impl<'a> Preparation<'a> {
         if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
-    async fn facts(&self) -> Result<Facts, FlowError> {
+    async fn has_rows(&mut self, table: &TableName) -> Result<bool, FlowError> {
+        if let Some(known) = self.rows_before.get(table) {
+            return Ok(*known);
+        }
+        let rows = read_table(self.target, table).await?.is_some() && rows_exist(self.target, table).await?;
+        self.rows_before.insert(table.clone(), rows);
+        Ok(rows)
+    }
+
+    async fn facts(&mut self) -> Result<Facts, FlowError> {
         let options = self.options;
         let row = checkpoint::read(self.target, &options.key).await?;
         let records = checkpoint::read_tables(self.target, &options.key).await?;
         let mut tables = Vec::with_capacity(self.work.len());
-        for work in &self.work {
-            let name = work.target.to_string();
+        let targets: Vec<_> = self.work.iter().map(|w| (w.target.clone(), w.entry.copy)).collect();
+        for (target, copy) in targets {
+            let name = target.to_string();
             let fact = match records.iter().find(|r| r.target_table == name).map(|r| r.state) {
                 Some(TableState::Streaming) => TableFact::Copied,
-                Some(TableState::Copying) if self.begun.contains(&work.target) => TableFact::Copying,
+                Some(TableState::Copying) if self.begun.contains(&target) => TableFact::Copying,
                 Some(TableState::Copying) => TableFact::CopyCutOff,
                 Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
-                None => TableFact::New {
-                    rows: read_table(self.target, &work.target).await?.is_some()
-                        && rows_exist(self.target, &work.target).await?,
-                    copy: work.entry.copy,
-                },
+                None => TableFact::New { rows: self.has_rows(&target).await?, copy },
             };
-            tables.push((work.target.clone(), fact));
+            tables.push((target, fact));
         }
         self.show(&records);
         Ok(Facts {

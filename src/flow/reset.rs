@@ -136,7 +136,12 @@ impl<'a> Reset<'a> {
 
     /// What each choice would do now, one line each, for a person.
     pub fn describe(&self) -> Vec<String> {
-        let mut lines = vec![format!("stream {} → {}: {}", self.options.key.source, self.options.key.target, self.state())];
+        let mut lines = vec![format!(
+            "stream {} → {}: {}",
+            self.options.key.source,
+            self.options.key.target,
+            self.state()
+        )];
         for choice in [Choice::Recopy, Choice::AcceptTarget, Choice::AcceptSystem] {
             let name = match choice {
                 Choice::Recopy => "--recopy",
@@ -178,13 +183,19 @@ impl<'a> Reset<'a> {
                 Err(refused("--accept-system concerns the stream as a whole: use --all".to_owned()))
             }
             (Choice::AcceptSystem, Scope::All) => self.accept_system_effects(),
-            (Choice::Recopy, Scope::Tables(_)) => {
-                Ok(self.tables.iter().map(|t| format!("target table {} is emptied and copied again at the next start", t.target)).collect())
-            }
+            (Choice::Recopy, Scope::Tables(_)) => Ok(self
+                .tables
+                .iter()
+                .map(|t| format!("target table {} is emptied and copied again at the next start", t.target))
+                .collect()),
             (Choice::AcceptTarget, Scope::Tables(_)) => self.tables.iter().map(accept_table).collect(),
             (Choice::Recopy, Scope::All) => {
                 let mut effects = self.slot_effects();
-                effects.extend(self.tables.iter().map(|t| format!("target table {} is emptied and copied again", t.target)));
+                effects.extend(
+                    self.tables
+                        .iter()
+                        .map(|t| format!("target table {} is emptied and copied again", t.target)),
+                );
                 Ok(effects)
             }
             (Choice::AcceptTarget, Scope::All) => self.accept_all_effects(),
@@ -194,7 +205,9 @@ impl<'a> Reset<'a> {
     fn slot_effects(&self) -> Vec<String> {
         let slot = self.options.slot();
         match (&self.slot, &self.options.slot_name) {
-            (_, Some(_)) => vec![format!("slot \"{slot}\" is yours and stays; the stream begins where it is confirmed")],
+            (_, Some(_)) => {
+                vec![format!("slot \"{slot}\" is yours and stays; the stream begins where it is confirmed")]
+            }
             (Some(_), None) => vec![format!("slot \"{slot}\" is dropped; the next start makes a new one")],
             (None, None) => vec![format!("the next start makes slot \"{slot}\" anew")],
         }
@@ -202,13 +215,18 @@ impl<'a> Reset<'a> {
 
     fn accept_all_effects(&self) -> Result<Vec<String>, FlowError> {
         if let Some(table) = self.unfinished() {
-            return Err(refused(format!("the first copy of target table {table} was not finished, its rows are not complete: --recopy")));
+            return Err(refused(format!(
+                "the first copy of target table {table} was not finished, its rows are not complete: --recopy"
+            )));
         }
         if let (Some(_), Some(slot)) = (&self.options.slot_name, &self.slot)
             && !slot.lost
             && self.checkpoint.as_ref().is_some_and(|c| c.ready && slot.confirmed <= c.applied)
         {
-            return Err(refused(format!("slot \"{}\" can give everything since the target's position: start the stream", self.options.slot())));
+            return Err(refused(format!(
+                "slot \"{}\" can give everything since the target's position: start the stream",
+                self.options.slot()
+            )));
         }
         let mut effects = self.slot_effects();
         let since = self.checkpoint.as_ref().map_or(Lsn::INVALID, |c| c.applied);
@@ -231,7 +249,10 @@ impl<'a> Reset<'a> {
         let applied = checkpoint.applied;
         let now = &self.system;
         if (&checkpoint.system_id, checkpoint.timeline) == (&now.system_id, now.timeline) {
-            return Err(refused(format!("the source is the system it was ({}, timeline {})", now.system_id, now.timeline)));
+            return Err(refused(format!(
+                "the source is the system it was ({}, timeline {})",
+                now.system_id, now.timeline
+            )));
         }
         match &self.slot {
             None => Err(FlowError::Stopped(StopReason::SlotMissing { slot, applied })),
@@ -252,7 +273,8 @@ impl<'a> Reset<'a> {
         match (choice, self.scope) {
             (Choice::AcceptSystem, _) => {
                 let key = &self.options.key;
-                checkpoint::record_system(&self.target, key, &self.system.system_id, self.system.timeline).await?;
+                checkpoint::record_system(&self.target, key, &self.system.system_id, self.system.timeline)
+                    .await?;
             }
             (Choice::Recopy, Scope::Tables(_)) => self.in_one_transaction(Self::mark_for_copy).await?,
             (Choice::AcceptTarget, Scope::Tables(_)) => self.in_one_transaction(Self::mark_accepted).await?,
@@ -329,7 +351,10 @@ impl<'a> Reset<'a> {
                 match self.scope {
                     Scope::All => continue,
                     Scope::Tables(_) => {
-                        return Err(refused(format!("target table {} does not exist, it cannot be accepted: --recopy makes and copies it", table.target)));
+                        return Err(refused(format!(
+                            "target table {} does not exist, it cannot be accepted: --recopy makes and copies it",
+                            table.target
+                        )));
                     }
                 }
             }

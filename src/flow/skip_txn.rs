@@ -19,7 +19,10 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError>
         None => None,
     };
     let Some(row) = row.filter(|row| row.ready) else {
-        return refuse(format!("the stream {} → {} has not begun, there is nothing to leave out", key.source, key.target));
+        return refuse(format!(
+            "the stream {} → {} has not begun, there is nothing to leave out",
+            key.source, key.target
+        ));
     };
     if lsn < row.applied {
         return refuse(format!(
@@ -30,7 +33,9 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError>
     let source = connect_source(options).await?;
     let end = facts::source_end(&source).await?;
     if lsn > end {
-        return refuse(format!("{lsn} lies beyond the source's end of WAL {end}: there is no such transaction yet"));
+        return refuse(format!(
+            "{lsn} lies beyond the source's end of WAL {end}: there is no such transaction yet"
+        ));
     }
     hold_stream(&target, key).await?;
     skip::write_skip(&target, key, lsn).await?;

@@ -44,7 +44,9 @@ async fn limited<T>(
 ) -> Result<T, String> {
     match timeout(CONTACT_LIMIT, work).await {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("{what} {} does not answer within {} s", options.target(), CONTACT_LIMIT.as_secs())),
+        Err(_) => {
+            Err(format!("{what} {} does not answer within {} s", options.target(), CONTACT_LIMIT.as_secs()))
+        }
     }
 }
 

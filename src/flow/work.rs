@@ -64,14 +64,14 @@ impl TableWork {
             return key.clone();
         }
         match self.source.identity {
-            ReplicaIdentity::Full => {
-                [target.primary_key(), self.source.primary_key()]
-                    .into_iter()
-                    .flatten()
-                    .find(|k| replicated(k) && has_unique_index(target, k))
-                    .unwrap_or_default()
+            ReplicaIdentity::Full => [target.primary_key(), self.source.primary_key()]
+                .into_iter()
+                .flatten()
+                .find(|k| replicated(k) && has_unique_index(target, k))
+                .unwrap_or_default(),
+            ReplicaIdentity::Nothing => {
+                self.source.primary_key().filter(|k| replicated(k)).unwrap_or_default()
             }
-            ReplicaIdentity::Nothing => self.source.primary_key().filter(|k| replicated(k)).unwrap_or_default(),
             _ => self.source.identity_columns().filter(|k| replicated(k)).unwrap_or_default(),
         }
     }
@@ -167,10 +167,10 @@ pub fn route(
     if !findings.list.is_empty() {
         return Err(findings.list);
     }
-    let position = |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
-    let identity_always_key = columns
-        .iter()
-        .any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
+    let position =
+        |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
+    let identity_always_key =
+        columns.iter().any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
     Ok(Route {
         source: work.source.name.clone(),
         published: work.published(),
@@ -182,7 +182,9 @@ pub fn route(
                 .map(|c| ShapeColumn { name: c.name.clone(), input_type: c.input_type_sql.clone() })
                 .collect(),
             key: key.iter().filter_map(position).collect(),
-            deleted_column: (work.entry.delivery == Delivery::LogDel).then(|| work.entry.deleted_column.clone()),
+            deleted_column: (work.entry.delivery == Delivery::LogDel)
+                .then(|| work.entry.deleted_column.clone()),
+            fixed_key: identity_always_key,
         },
         delivery: work.entry.delivery,
         on_conflict: work.entry.on_conflict,
@@ -382,7 +384,10 @@ fn check_reactions(target: &TableDef, findings: &mut Findings) {
     }
     for trigger in target.triggers.iter().filter(|t| t.row && matches!(t.enabled, 'O')) {
         findings.add(
-            format!("trigger {} fires for every row that is written; disable it, {MAY}", quote_ident(&trigger.name)),
+            format!(
+                "trigger {} fires for every row that is written; disable it, {MAY}",
+                quote_ident(&trigger.name)
+            ),
             Some(format!("ALTER TABLE {} DISABLE TRIGGER {}", target.name, quote_ident(&trigger.name))),
         );
     }

@@ -20,16 +20,28 @@ fn status(stream: &Stream) -> Value {
 async fn status_shows_a_stream_from_before_its_start_to_after_its_end() {
     let stream = Stream::new(ORDERS, "", &[DML]).await;
     let before = status(&stream);
-    assert_eq!((&before["version"], &before["repacks"]), (&Value::from(1), &Value::from(Vec::<Value>::new())));
+    assert_eq!(
+        (&before["version"], &before["repacks"]),
+        (&Value::from(1), &Value::from(Vec::<Value>::new()))
+    );
     let view = &before["streams"][0];
-    assert_eq!((&view["state"], &view["pid"], &view["error"]), (&"stopped".into(), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&view["state"], &view["pid"], &view["error"]),
+        (&"stopped".into(), &Value::Null, &Value::Null)
+    );
     assert_eq!(view["tables"][0]["state"], "waiting");
 
     stream.catch_up();
     let after = status(&stream);
     let view = &after["streams"][0];
-    assert_eq!((&view["state"], &view["slot"], &view["slot_status"]), (&"stopped".into(), &"repcloud_prod__copy".into(), &"reserved".into()));
-    assert_eq!((&view["tables"][0]["state"], &view["tables"][0]["rows_copied"]), (&"streaming".into(), &100.into()));
+    assert_eq!(
+        (&view["state"], &view["slot"], &view["slot_status"]),
+        (&"stopped".into(), &"repcloud_prod__copy".into(), &"reserved".into())
+    );
+    assert_eq!(
+        (&view["tables"][0]["state"], &view["tables"][0]["rows_copied"]),
+        (&"streaming".into(), &100.into())
+    );
     assert_eq!((&view["lag_seconds"], &view["error"]), (&0.0.into(), &Value::Null));
 
     let text = stream.program.run(&["status"], LIMIT).expect_code(0).stdout;
@@ -50,11 +62,15 @@ async fn status_shows_a_running_stream_table_by_table() {
         target.value("SELECT to_regclass('public.items') IS NOT NULL").await == "t"
     })
     .await;
-    stream.source.exec("INSERT INTO items SELECT generate_series(1, 7); UPDATE orders SET note = 'x' WHERE id <= 3").await;
+    stream
+        .source
+        .exec("INSERT INTO items SELECT generate_series(1, 7); UPDATE orders SET note = 'x' WHERE id <= 3")
+        .await;
     let pid = running.pid();
     let view = wait::value("status shows the changes", LIMIT, async || {
         let view = status(&stream)["streams"][0].take();
-        (view["tables"][0]["changes_applied"] == 7 && view["tables"][1]["changes_applied"] == 3).then_some(view)
+        (view["tables"][0]["changes_applied"] == 7 && view["tables"][1]["changes_applied"] == 3)
+            .then_some(view)
     })
     .await;
     assert_eq!((&view["pid"], &view["tables"][0]["target_table"]), (&pid.into(), &"public.items".into()));
@@ -117,14 +133,20 @@ async fn a_transaction_is_left_out_and_kept() {
     stream.program.run(&["skip", "--source", "prod", "--lsn", "FFFF/1"], LIMIT).expect_code(3);
     stream.program.run(&["skip", "--source", "prod", "--lsn", lsn], LIMIT).expect_code(0);
     stream.catch_up();
-    let ids = stream.target.value("SELECT string_agg(id::text, ',' ORDER BY id) FROM orders WHERE id >= 200 OR id = 1").await;
+    let ids = stream
+        .target
+        .value("SELECT string_agg(id::text, ',' ORDER BY id) FROM orders WHERE id >= 200 OR id = 1")
+        .await;
     assert_eq!(ids, "1,200,203");
     let kept = stream
         .target
         .value("SELECT string_agg(operation || ' ' || (coalesce(new_row, old_row)->>'id'), ',' ORDER BY id) FROM repcloud.conflict WHERE resolution = 'skipped'")
         .await;
     assert_eq!(kept, "insert 201,insert 202,delete 1");
-    assert_eq!(stream.target.value("SELECT count(*) FROM repcloud.skip WHERE skipped_at IS NOT NULL").await, "1");
+    assert_eq!(
+        stream.target.value("SELECT count(*) FROM repcloud.skip WHERE skipped_at IS NOT NULL").await,
+        "1"
+    );
     let conflicts = status(&stream)["streams"][0]["tables"][0]["conflicts"].take();
     assert_eq!(conflicts, 3);
 }
@@ -157,11 +179,15 @@ async fn a_dropped_table_leaves_nothing_behind() {
     assert!(told.stdout.contains("remove it from [[replicate]]"), "{told:?}");
     assert_eq!(stream.source.value(published).await, "repcloud_prod__copy orders");
     assert_eq!(stream.target.value("SELECT count(*) FROM items").await, "1");
-    assert_eq!(stream.target.value("SELECT string_agg(target_table, ',') FROM repcloud.table_state").await, "public.orders");
+    assert_eq!(
+        stream.target.value("SELECT string_agg(target_table, ',') FROM repcloud.table_state").await,
+        "public.orders"
+    );
 
     // The others go on without it.
     let config = std::fs::read_to_string(stream.program.home().join("config/default.toml")).unwrap();
-    let (orders, _) = config.split_once("[[replicate]]\nsource = \"prod\"\ntarget = \"copy\"\nmode = \"logdel\"").unwrap();
+    let (orders, _) =
+        config.split_once("[[replicate]]\nsource = \"prod\"\ntarget = \"copy\"\nmode = \"logdel\"").unwrap();
     stream.program.write("config/default.toml", orders);
     stream.source.exec("INSERT INTO orders VALUES (300, 'x'); INSERT INTO items VALUES (2)").await;
     stream.catch_up();
@@ -176,7 +202,11 @@ async fn a_dropped_table_leaves_nothing_behind() {
     assert_eq!(stream.source.value("SELECT count(*) FROM pg_replication_slots").await, "0");
     assert_eq!(stream.source.value("SELECT count(*) FROM pg_publication").await, "0");
     for table in ["checkpoint", "table_state", "durability", "skip"] {
-        assert_eq!(stream.target.value(&format!("SELECT count(*) FROM repcloud.{table}")).await, "0", "{table}");
+        assert_eq!(
+            stream.target.value(&format!("SELECT count(*) FROM repcloud.{table}")).await,
+            "0",
+            "{table}"
+        );
     }
 }
 

@@ -6,6 +6,8 @@
 mod support;
 
 mod commands;
+mod crash;
+mod demo;
 mod private_clusters;
 mod rejected;
 mod shapes;

@@ -46,7 +46,9 @@ fn stops(stream: &Stream, words: &[&str]) {
 
 async fn write(stream: &Stream) {
     stream.source.exec("INSERT INTO t VALUES (50, 'fine', 1)").await;
-    let bad = format!("BEGIN; INSERT INTO t VALUES (51, 'fine', 2); INSERT INTO t VALUES (52, '{SECRET}', NULL); DELETE FROM t WHERE id = 1; COMMIT");
+    let bad = format!(
+        "BEGIN; INSERT INTO t VALUES (51, 'fine', 2); INSERT INTO t VALUES (52, '{SECRET}', NULL); DELETE FROM t WHERE id = 1; COMMIT"
+    );
     stream.source.exec(&bad).await;
     stream.source.exec("INSERT INTO t VALUES (53, 'fine', 3)").await;
 }
@@ -57,9 +59,15 @@ async fn a_row_that_breaks_a_rule_of_the_target_stops_and_continues() {
     stream.target.exec(&format!("ALTER TABLE t ADD CONSTRAINT no_secrets CHECK (v <> '{SECRET}')")).await;
     write(&stream).await;
     stops(&stream, &["no_secrets"]);
-    let there = stream.target.value("SELECT string_agg(id::text, ',' ORDER BY id) FROM t WHERE id >= 50 OR id = 1").await;
+    let there = stream
+        .target
+        .value("SELECT string_agg(id::text, ',' ORDER BY id) FROM t WHERE id >= 50 OR id = 1")
+        .await;
     assert!(there == "1" || there == "1,50", "whole transactions only: {there}");
-    stream.target.exec("ALTER TABLE t DROP CONSTRAINT no_secrets; ALTER TABLE t ALTER COLUMN n SET NOT NULL").await;
+    stream
+        .target
+        .exec("ALTER TABLE t DROP CONSTRAINT no_secrets; ALTER TABLE t ALTER COLUMN n SET NOT NULL")
+        .await;
     stops(&stream, &["not_null_violation", "column n"]);
     stream.target.exec("ALTER TABLE t ALTER COLUMN n DROP NOT NULL").await;
     stream.catch_up();
@@ -70,7 +78,10 @@ async fn a_row_that_breaks_a_rule_of_the_target_stops_and_continues() {
 async fn a_table_or_column_that_goes_while_the_stream_runs_stops_it_and_it_continues() {
     let stream = streaming(DML).await;
     let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
-    crate::support::wait::until("it streams", LIMIT, async || running.stderr().contains("streaming from slot")).await;
+    crate::support::wait::until("it streams", LIMIT, async || {
+        running.stderr().contains("streaming from slot")
+    })
+    .await;
     stream.target.exec("ALTER TABLE t RENAME COLUMN v TO hidden").await;
     write(&stream).await;
     assert!(running.is_running() || !running.stderr().is_empty());
@@ -84,7 +95,10 @@ async fn a_table_or_column_that_goes_while_the_stream_runs_stops_it_and_it_conti
     assert_same(&stream.source, &stream.target, "t").await;
 
     let running = stream.program.spawn(&["stream", "--source", "prod"]);
-    crate::support::wait::until("it streams again", LIMIT, async || running.stderr().contains("streaming from slot")).await;
+    crate::support::wait::until("it streams again", LIMIT, async || {
+        running.stderr().contains("streaming from slot")
+    })
+    .await;
     stream.target.exec("ALTER TABLE t RENAME TO away").await;
     stream.source.exec(&format!("UPDATE t SET v = '{SECRET}' WHERE id = 5")).await;
     let stopped = running.wait(LIMIT).expect_code(1);
@@ -108,7 +122,10 @@ async fn a_conflict_stops_by_default() {
     let stream = streaming(DML).await;
     disagree(&stream).await;
     stops(&stream, &["conflict in target table", "insert", "unique_violation", "on_conflict"]);
-    assert_eq!(stream.target.value("SELECT resolution || (new_row->>'v') FROM repcloud.conflict").await, format!("stopped{SECRET}"));
+    assert_eq!(
+        stream.target.value("SELECT resolution || (new_row->>'v') FROM repcloud.conflict").await,
+        format!("stopped{SECRET}")
+    );
     stream.target.exec("DELETE FROM t WHERE id = 70").await;
     stops(&stream, &["update"]);
     stream.target.exec("INSERT INTO t VALUES (2, 'back', 2), (3, 'back', 3)").await;
@@ -122,9 +139,18 @@ async fn a_conflict_may_be_logged() {
     disagree(&stream).await;
     let ended = stream.catch_up();
     tells_no_values(&stream, &ended);
-    let logged = stream.target.value("SELECT string_agg(operation || ' ' || resolution, ',' ORDER BY id) FROM repcloud.conflict").await;
+    let logged = stream
+        .target
+        .value("SELECT string_agg(operation || ' ' || resolution, ',' ORDER BY id) FROM repcloud.conflict")
+        .await;
     assert_eq!(logged, "insert logged,update logged,delete logged");
-    assert_eq!(stream.target.value("SELECT string_agg(id || v, ',' ORDER BY id) FROM t WHERE id IN (2, 3, 4, 70)").await, "4x,70theirs");
+    assert_eq!(
+        stream
+            .target
+            .value("SELECT string_agg(id || v, ',' ORDER BY id) FROM t WHERE id IN (2, 3, 4, 70)")
+            .await,
+        "4x,70theirs"
+    );
 }
 
 #[tokio::test]
@@ -145,7 +171,10 @@ async fn rows_that_are_there_are_not_overwritten_unless_a_person_says_so() {
     }
     assert_eq!(stream.target.value("SELECT count(*) FROM t").await, "2");
     assert_eq!(stream.source.value("SELECT count(*) FROM pg_replication_slots").await, "0");
-    stream.program.run(&["reset", "--source", "prod", "--table", "public.t", "--recopy", "--yes"], LIMIT).expect_code(0);
+    stream
+        .program
+        .run(&["reset", "--source", "prod", "--table", "public.t", "--recopy", "--yes"], LIMIT)
+        .expect_code(0);
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "t").await;
 }
@@ -155,9 +184,15 @@ async fn rows_that_are_there_may_be_the_first_rows() {
     let there = "CREATE TABLE public.t (id int PRIMARY KEY, v text, n int); INSERT INTO t VALUES (1, 'theirs', 0), (999, 'theirs', 0)";
     let stream = Stream::new(TABLE, there, &[&format!("{DML}\ncopy = false")]).await;
     stream.catch_up();
-    stream.source.exec("UPDATE t SET v = 'new' WHERE id IN (1, 2); INSERT INTO t VALUES (60, 'new', 6)").await;
+    stream
+        .source
+        .exec("UPDATE t SET v = 'new' WHERE id IN (1, 2); INSERT INTO t VALUES (60, 'new', 6)")
+        .await;
     stream.catch_up();
     let rows = stream.target.value("SELECT string_agg(id || v, ',' ORDER BY id) FROM t").await;
-    assert_eq!(rows, "1new,60new,999theirs", "a missing row is logged, as it is the default with copy = false");
+    assert_eq!(
+        rows, "1new,60new,999theirs",
+        "a missing row is logged, as it is the default with copy = false"
+    );
     assert_eq!(stream.target.value("SELECT count(*) FROM repcloud.conflict").await, "1");
 }

@@ -29,7 +29,10 @@ async fn an_added_column_stops_with_the_statement_and_goes_on() {
     let stream = stream().await;
     // Met by a running stream, whose pre-flight is over.
     let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
-    crate::support::wait::until("it streams", LIMIT, async || running.stderr().contains("streaming from slot")).await;
+    crate::support::wait::until("it streams", LIMIT, async || {
+        running.stderr().contains("streaming from slot")
+    })
+    .await;
     around(
         &stream,
         "INSERT INTO t VALUES (3, 'x', 'y')",
@@ -55,7 +58,13 @@ async fn an_added_column_stops_with_the_statement_and_goes_on() {
 #[tokio::test]
 async fn a_dropped_column_stops_until_it_is_dropped_on_the_target() {
     let stream = stream().await;
-    around(&stream, "INSERT INTO t VALUES (3, 'x', 'y')", "ALTER TABLE t DROP COLUMN b", "INSERT INTO t VALUES (4, 'x'); UPDATE t SET a = 'z' WHERE id = 2").await;
+    around(
+        &stream,
+        "INSERT INTO t VALUES (3, 'x', 'y')",
+        "ALTER TABLE t DROP COLUMN b",
+        "INSERT INTO t VALUES (4, 'x'); UPDATE t SET a = 'z' WHERE id = 2",
+    )
+    .await;
     let stopped = stream.try_catch_up().expect_code(1);
     assert!(stopped.stderr.contains("column b is gone from source table public.t"), "{stopped:?}");
     stream.target.exec("ALTER TABLE t DROP COLUMN b").await;
@@ -66,11 +75,21 @@ async fn a_dropped_column_stops_until_it_is_dropped_on_the_target() {
 #[tokio::test]
 async fn a_dropped_column_may_stay_on_the_target_when_a_person_says_so() {
     let stream = stream().await;
-    around(&stream, "INSERT INTO t VALUES (3, 'x', 'y')", "ALTER TABLE t DROP COLUMN b", "INSERT INTO t VALUES (4, 'x'); UPDATE t SET a = 'z' WHERE id = 2").await;
+    around(
+        &stream,
+        "INSERT INTO t VALUES (3, 'x', 'y')",
+        "ALTER TABLE t DROP COLUMN b",
+        "INSERT INTO t VALUES (4, 'x'); UPDATE t SET a = 'z' WHERE id = 2",
+    )
+    .await;
     stream.try_catch_up().expect_code(1);
-    stream.program.run(&["reset", "--source", "prod", "--table", "public.t", "--accept-target", "--yes"], LIMIT).expect_code(0);
+    stream
+        .program
+        .run(&["reset", "--source", "prod", "--table", "public.t", "--accept-target", "--yes"], LIMIT)
+        .expect_code(0);
     stream.catch_up();
-    let rows = stream.target.value("SELECT string_agg(concat_ws(' ', id, a, b), ',' ORDER BY id) FROM t").await;
+    let rows =
+        stream.target.value("SELECT string_agg(concat_ws(' ', id, a, b), ',' ORDER BY id) FROM t").await;
     assert_eq!(rows, "1 a b,2 z b,3 x y,4 x");
 }
 
@@ -87,7 +106,10 @@ async fn a_changed_type_stops_until_the_target_is_accepted() {
     let stopped = stream.try_catch_up().expect_code(1);
     assert!(stopped.stderr.contains("column b of source table public.t changed its type"), "{stopped:?}");
     stream.target.exec("ALTER TABLE t ALTER COLUMN b TYPE varchar(20)").await;
-    stream.program.run(&["reset", "--source", "prod", "--table", "public.t", "--accept-target", "--yes"], LIMIT).expect_code(0);
+    stream
+        .program
+        .run(&["reset", "--source", "prod", "--table", "public.t", "--accept-target", "--yes"], LIMIT)
+        .expect_code(0);
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "t").await;
     // Accepted once, not for ever.
@@ -95,7 +117,10 @@ async fn a_changed_type_stops_until_the_target_is_accepted() {
     assert!(stream.try_catch_up().expect_code(1).stderr.contains("changed its type"));
     // A new copy takes the new shape whatever is still on its way.
     stream.target.exec("ALTER TABLE t ALTER COLUMN b TYPE text").await;
-    stream.program.run(&["reset", "--source", "prod", "--table", "public.t", "--recopy", "--yes"], LIMIT).expect_code(0);
+    stream
+        .program
+        .run(&["reset", "--source", "prod", "--table", "public.t", "--recopy", "--yes"], LIMIT)
+        .expect_code(0);
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "t").await;
 }
@@ -103,7 +128,13 @@ async fn a_changed_type_stops_until_the_target_is_accepted() {
 #[tokio::test]
 async fn a_renamed_column_keeps_its_values() {
     let stream = stream().await;
-    around(&stream, "INSERT INTO t VALUES (3, 'x', 'y')", "ALTER TABLE t RENAME COLUMN b TO bb", "INSERT INTO t VALUES (4, 'x', 'y')").await;
+    around(
+        &stream,
+        "INSERT INTO t VALUES (3, 'x', 'y')",
+        "ALTER TABLE t RENAME COLUMN b TO bb",
+        "INSERT INTO t VALUES (4, 'x', 'y')",
+    )
+    .await;
     let refused = stream.try_catch_up().expect_code(3);
     assert!(refused.stderr.contains("ALTER TABLE public.t RENAME COLUMN b TO bb"), "{refused:?}");
     stream.target.exec("ALTER TABLE t RENAME COLUMN b TO bb").await;
@@ -114,9 +145,15 @@ async fn a_renamed_column_keeps_its_values() {
 #[tokio::test]
 async fn what_changes_no_shape_changes_nothing() {
     let stream = stream().await;
-    for (id, sql) in ["ANALYZE t", "ALTER TABLE t ALTER COLUMN a SET STATISTICS 10", "CREATE INDEX ON t (a)", "ALTER TABLE t ADD CHECK (id > 0)", "VACUUM FULL t"]
-        .into_iter()
-        .enumerate()
+    for (id, sql) in [
+        "ANALYZE t",
+        "ALTER TABLE t ALTER COLUMN a SET STATISTICS 10",
+        "CREATE INDEX ON t (a)",
+        "ALTER TABLE t ADD CHECK (id > 0)",
+        "VACUUM FULL t",
+    ]
+    .into_iter()
+    .enumerate()
     {
         stream.source.exec(sql).await;
         stream.source.exec(&format!("INSERT INTO t VALUES (10 + {id}, 'x', 'y')")).await;

@@ -54,10 +54,18 @@ async fn a_missing_slot_stops_and_recopy_goes_on() {
     drop_slot(&stream).await;
     stream.source.exec("INSERT INTO t VALUES (200, 'gap'); DELETE FROM t WHERE id = 3").await;
     stops(&stream, "is gone from the source", "reset --source prod --all --recopy");
-    assert_eq!(stream.source.value("SELECT count(*) FROM pg_replication_slots").await, "0", "nothing is recreated silently");
+    assert_eq!(
+        stream.source.value("SELECT count(*) FROM pg_replication_slots").await,
+        "0",
+        "nothing is recreated silently"
+    );
     // Without a choice: told what each does. Without a terminal or --yes: nothing is done.
     let told = reset(&stream, &["--all"]).expect_code(2);
-    assert!(told.stdout.contains("--recopy: target table public.t is emptied") && told.stdout.contains("--accept-target"), "{told:?}");
+    assert!(
+        told.stdout.contains("--recopy: target table public.t is emptied")
+            && told.stdout.contains("--accept-target"),
+        "{told:?}"
+    );
     let asked = reset(&stream, &["--all", "--recopy"]).expect_code(2);
     assert!(asked.stderr.contains("--yes"), "{asked:?}");
     stops(&stream, "is gone from the source", "--accept-target");
@@ -80,7 +88,10 @@ async fn a_missing_slot_stops_and_the_target_may_be_accepted() {
 
 #[tokio::test]
 async fn an_invalidated_slot_stops_and_recopy_goes_on() {
-    let source = builder("source").setting("max_slot_wal_keep_size", "1MB").setting("max_wal_size", "32MB").setting("min_wal_size", "32MB");
+    let source = builder("source")
+        .setting("max_slot_wal_keep_size", "1MB")
+        .setting("max_wal_size", "32MB")
+        .setting("min_wal_size", "32MB");
     let stream = Stream::over(Pair::start_with(source, builder("target")), TABLE, "", &[DML]).await;
     stream.catch_up();
     stream.source.exec("CREATE TABLE other (x text)").await;
@@ -165,7 +176,11 @@ async fn another_system_stops_and_is_accepted_only_where_the_slot_covers_the_pos
     other.create_database("app").unwrap();
     let there = Db::connect(&other, "app").await;
     there.exec(TABLE).await;
-    there.exec(&format!("CREATE PUBLICATION {SLOT} FOR TABLE t; CREATE PUBLICATION {SLOT}_ins WITH (publish = 'insert')")).await;
+    there
+        .exec(&format!(
+            "CREATE PUBLICATION {SLOT} FOR TABLE t; CREATE PUBLICATION {SLOT}_ins WITH (publish = 'insert')"
+        ))
+        .await;
     there.exec(&format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')")).await;
     there.exec("INSERT INTO t VALUES (100, 'streamed')").await;
     let pair = Pair { source: other, target: stream.pair.target };
@@ -175,7 +190,8 @@ async fn another_system_stops_and_is_accepted_only_where_the_slot_covers_the_pos
     stops(&stream, "the source is another system than before", "--all --accept-system");
     let position = stream.target.value("SELECT applied_lsn FROM repcloud.checkpoint").await;
     let confirmed = stream.source.value("SELECT confirmed_flush_lsn FROM pg_replication_slots").await;
-    let ahead = stream.source.value(&format!("SELECT '{confirmed}'::pg_lsn > '{position}'::pg_lsn")).await == "t";
+    let ahead =
+        stream.source.value(&format!("SELECT '{confirmed}'::pg_lsn > '{position}'::pg_lsn")).await == "t";
     assert_eq!(reset(&stream, &["--all", "--accept-system", "--yes"]).code(), if ahead { 1 } else { 0 });
 
     // Whatever became of that: a slot that is beyond the position is never accepted.
@@ -206,15 +222,14 @@ async fn a_foreign_slot_of_our_name_is_left_alone() {
 
 #[tokio::test]
 async fn a_slot_and_publication_of_the_dba_are_used_and_never_dropped() {
-    let stream = Stream::new(
-        &format!("{TABLE}; CREATE PUBLICATION theirs FOR TABLE t"),
-        "",
-        &[DML],
-    )
-    .await;
+    let stream = Stream::new(&format!("{TABLE}; CREATE PUBLICATION theirs FOR TABLE t"), "", &[DML]).await;
     stream.source.exec("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')").await;
     let config = std::fs::read_to_string(stream.program.home().join("config/default.toml")).unwrap();
-    let config = config.replacen("[connections.prod]\n", "[connections.prod]\nslot_name = \"theirs\"\npublication = \"theirs\"\n", 1);
+    let config = config.replacen(
+        "[connections.prod]\n",
+        "[connections.prod]\nslot_name = \"theirs\"\npublication = \"theirs\"\n",
+        1,
+    );
     stream.program.write("config/default.toml", &config);
     stream.source.exec("INSERT INTO t VALUES (60, 'between slot and start')").await;
     stream.catch_up();
@@ -230,8 +245,14 @@ async fn a_slot_and_publication_of_the_dba_are_used_and_never_dropped() {
     reset(&stream, &["--all", "--accept-target", "--yes"]).expect_code(0);
     stream.source.exec("INSERT INTO t VALUES (62, 'after')").await;
     stream.catch_up();
-    assert_eq!(stream.target.value("SELECT string_agg(id::text, ',') FROM t WHERE id IN (61, 62)").await, "62");
+    assert_eq!(
+        stream.target.value("SELECT string_agg(id::text, ',') FROM t WHERE id IN (61, 62)").await,
+        "62"
+    );
     let told = stream.program.run(&["drop-table", "public.t"], LIMIT).expect_code(0);
-    assert!(told.stdout.contains("slot \"theirs\"") && told.stdout.contains("publication \"theirs\""), "{told:?}");
+    assert!(
+        told.stdout.contains("slot \"theirs\"") && told.stdout.contains("publication \"theirs\""),
+        "{told:?}"
+    );
     assert_eq!(stream.source.value(slots).await, "theirs theirs");
 }

@@ -81,7 +81,8 @@ fn agree(effects: &[String]) -> Result<(), Failure> {
         let _ = writeln!(out, "{effect}");
     }
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage("there is no terminal to ask at").hint("add --yes to do this; nothing was changed"));
+        return Err(Failure::usage("there is no terminal to ask at")
+            .hint("add --yes to do this; nothing was changed"));
     }
     let _ = write!(out, "Go on? [y/N] ");
     let _ = out.flush();

@@ -23,7 +23,11 @@ pub fn run(context: &Context, args: &SkipArgs) -> Result<Exit, Failure> {
 }
 
 /// With several targets, the stream that stopped at this transaction: the others want it.
-fn the_one<'a>(context: &Context, streams: &'a [StreamOptions], args: &SkipArgs) -> Result<&'a StreamOptions, Failure> {
+fn the_one<'a>(
+    context: &Context,
+    streams: &'a [StreamOptions],
+    args: &SkipArgs,
+) -> Result<&'a StreamOptions, Failure> {
     if let [only] = streams {
         return Ok(only);
     }

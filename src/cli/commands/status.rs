@@ -53,7 +53,8 @@ pub fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> {
 async fn show(context: &Context, clear: bool) -> Result<(), Failure> {
     let all = all_streams(context);
     let reads = all.iter().map(|options| {
-        let running = status_file::read(context.home.pid().as_path(), &options.key.source, &options.key.target);
+        let running =
+            status_file::read(context.home.pid().as_path(), &options.key.source, &options.key.target);
         status_read::read(options, running)
     });
     let streams = join_all(reads).await;
@@ -106,7 +107,16 @@ fn describe(stream: &StreamView) -> String {
 fn table(tables: &[TableView]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_HORIZONTAL_ONLY);
-    table.set_header(["source table", "target table", "mode", "state", "first rows", "changes", "conflicts", "error"]);
+    table.set_header([
+        "source table",
+        "target table",
+        "mode",
+        "state",
+        "first rows",
+        "changes",
+        "conflicts",
+        "error",
+    ]);
     for row in tables {
         let rows = match row.rows_total.max(row.rows_copied) {
             total if row.state == "copying" => format!("{} of about {total}", row.rows_copied),
