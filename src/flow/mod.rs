@@ -5,15 +5,18 @@
 //! does to a stream from outside.
 
 mod clock;
+pub mod compare;
 pub mod drop_table;
 pub mod error;
 mod facts;
 mod first_rows;
+mod hold;
 mod monitor;
 pub mod options;
 mod planner;
 mod prepare;
 pub mod reset;
+mod resolve;
 pub mod skip_txn;
 pub mod start;
 pub mod status;

@@ -154,6 +154,7 @@ mod tests {
         ColumnDef {
             name: name.into(),
             attnum: 1,
+            type_modifier: -1,
             type_oid: 0,
             type_sql: type_sql.into(),
             input_type_sql: type_sql.into(),

@@ -233,3 +233,54 @@ async fn a_drop_that_was_cut_off_stops_the_stream_and_is_finished_by_the_next() 
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "items").await;
 }
+
+#[tokio::test]
+async fn verify_compares_at_rest_and_while_the_stream_runs() {
+    let stream = Stream::new(
+        &format!("{ORDERS}; CREATE TABLE items (id int PRIMARY KEY, gone bool); INSERT INTO items SELECT i FROM generate_series(1, 30) i"),
+        "",
+        &[
+            "mode = \"dml\"\ntables = [\"public.orders\"]\ntarget_table = \"public.kept\"\ncolumns = [\"id\"]",
+            "mode = \"logdel\"\ntables = [\"public.items\"]\ncondition = \"id > 10\"",
+        ],
+    )
+    .await;
+    stream.catch_up();
+    stream.source.exec("DELETE FROM items WHERE id = 30").await;
+    stream.catch_up();
+    let verify = |more: &[&str], code: i32| {
+        let arguments: Vec<&str> =
+            ["verify", "--source", "prod"].into_iter().chain(more.iter().copied()).collect();
+        stream.program.run(&arguments, LIMIT).expect_code(code)
+    };
+    let lines = |text: &str| text.lines().map(|l| serde_json::from_str(l).unwrap()).collect::<Vec<Value>>();
+    let same = lines(&verify(&["--json"], 0).stdout);
+    let of = |table: &str| {
+        same.iter().find(|l| l["table"] == table).map(|l| (l["rows"].clone(), l["differences"].clone()))
+    };
+    assert_eq!(of("public.orders"), Some((100.into(), 0.into())));
+    assert_eq!(of("public.items"), Some((19.into(), 0.into())));
+
+    // At rest, what is on its way differs, and that is said.
+    stream.source.exec("INSERT INTO orders VALUES (500, 'x')").await;
+    let differs = verify(&["--table", "public.orders", "--json"], 1);
+    assert_eq!(lines(&differs.stdout)[0]["differences"], 1);
+    assert!(differs.stderr.contains("no process runs the stream"), "{differs:?}");
+    verify(&["--table", "public.nothing"], 2);
+
+    // While it runs, what is on its way is waited for.
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
+    wait::until("it streams", LIMIT, async || running.stderr().contains("streaming from slot")).await;
+    stream.source.exec("INSERT INTO orders SELECT i FROM generate_series(1000, 3000) i").await;
+    verify(&[], 0);
+    verify(&["--count"], 0);
+    stream.target.exec("DELETE FROM kept WHERE id = 5").await;
+    let differs = verify(&["--table", "public.kept"], 1);
+    assert!(
+        differs.stdout.contains("1 missing in the target") && differs.stdout.contains("missing: (5)"),
+        "{differs:?}"
+    );
+    verify(&["--table", "public.kept", "--count", "--json"], 1);
+    running.terminate();
+    running.wait(LIMIT).expect_code(0);
+}
