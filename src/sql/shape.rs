@@ -231,11 +231,20 @@ impl ShapeTable {
 
     /// One of the rows whose every column prints as the old image does. Text equality works for every type (json,
     /// xml and point have no `=`), and tells 1.0 from 1.00 as the source's tuple comparison does.
+    ///
+    /// `concat` prints as the stream does, by the type's output function; a cast to text does not: it makes `true` of
+    /// `t`, `10.0.0.1/32` of `10.0.0.1`, and cuts a `char(n)`'s blanks. NULL, of which `concat` makes an empty text, is told
+    /// apart by `IS DISTINCT FROM NULL`, for which a composite of NULLs is not NULL.
     fn whole_match(&self) -> (Vec<String>, String) {
         let parameters: Vec<_> = (0..self.columns.len()).map(|i| format!("o{i}")).collect();
         let conditions: Vec<_> = (0..self.columns.len() as u16)
             .zip(&parameters)
-            .map(|(c, p)| format!("s.{}::text IS NOT DISTINCT FROM v.{p}", self.quoted(c)))
+            .map(|(c, p)| {
+                let column = self.quoted(c);
+                format!(
+                    "CASE WHEN s.{column} IS DISTINCT FROM NULL THEN concat(s.{column}) COLLATE \"C\" END IS NOT DISTINCT FROM v.{p}"
+                )
+            })
             .collect();
         (parameters, conditions.join(" AND "))
     }
