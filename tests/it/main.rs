@@ -5,6 +5,7 @@
 
 mod support;
 
+mod cases;
 mod commands;
 mod crash;
 mod demo;
