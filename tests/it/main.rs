@@ -5,5 +5,6 @@
 
 mod support;
 
+mod oracle;
 mod private_clusters;
 mod stream_basics;
