@@ -107,14 +107,21 @@ pub struct Applier {
     holds_fragment: bool,
     /// Changes in the open transaction.
     pending_changes: u64,
+    /// The same by route.
+    pending_counts: Vec<u64>,
     uncommitted: Option<Uncommitted>,
     /// A position that no group has carried to the target yet.
     unwritten: Option<Closing>,
     /// The source waits for it.
     urgent: bool,
     last_write: Instant,
+    /// Some target table has a deferrable constraint.
+    deferrable: bool,
     begin: &'static str,
 }
+
+/// See [`Applier::check_deferred`].
+const CHECK_DEFERRED: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// The loop that makes commits durable; runs beside [`Applier::run`], on a session of its own.
 #[derive(Debug)]
@@ -135,7 +142,8 @@ impl Applier {
         progress: Progress,
         options: ApplyOptions,
     ) -> (Applier, Flusher, watch::Receiver<ApplyReport>) {
-        let start = ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
+        let start =
+            ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
         let (report, receiver) = watch::channel(start);
         let shared = Arc::new(Shared { progress: Mutex::new(progress), report });
         let flusher = Flusher {
@@ -155,10 +163,12 @@ impl Applier {
             open: false,
             holds_fragment: false,
             pending_changes: 0,
+            pending_counts: Vec::new(),
             uncommitted: None,
             unwritten: None,
             urgent: false,
             last_write: Instant::now(),
+            deferrable,
             begin: if deferrable { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" },
         };
         (applier, flusher, receiver)
@@ -188,7 +198,10 @@ impl Applier {
         groups: &mut mpsc::Receiver<PlannedGroup>,
     ) -> Result<Option<PlannedGroup>, ApplyError> {
         loop {
-            let Some(unwritten) = self.unwritten else { return Ok(groups.recv().await) };
+            // A position that waits goes with the rest of an open transaction, whose half must not be committed.
+            let Some(unwritten) = self.unwritten.filter(|_| !self.holds_fragment) else {
+                return Ok(groups.recv().await);
+            };
             let hurry = self.urgent || self.options.until.is_some_and(|until| unwritten.position >= until);
             let due = if hurry { Instant::now() } else { self.last_write + self.options.idle_every };
             match timeout_at(due, groups.recv()).await {
@@ -199,7 +212,7 @@ impl Applier {
     }
 
     async fn apply(&mut self, planned: PlannedGroup) -> Result<(), ApplyError> {
-        let PlannedGroup { group, plan } = planned;
+        let PlannedGroup { group, plan, counts } = planned;
         let closing = group.closing();
         self.urgent |= group.batches.iter().any(|b| b.urgent);
         let skips = self.touches_skips(&group);
@@ -215,7 +228,8 @@ impl Applier {
             return Ok(());
         }
         let changes = group.changes() as u64;
-        self.pending_changes = if self.uncommitted.is_some() || !self.open { 0 } else { self.pending_changes };
+        self.pending_changes =
+            if self.uncommitted.is_some() || !self.open { 0 } else { self.pending_changes };
         let values = closing.map(|c| {
             let whole = merge(self.unwritten, Some(c)).unwrap_or(c);
             (whole, self.writer.values(&whole, (self.pending_changes + changes) as usize))
@@ -228,6 +242,8 @@ impl Applier {
             }
         }
         self.pending_changes += changes;
+        self.pending_counts.resize(counts.len(), 0);
+        self.pending_counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         match values {
             Some((closing, _)) => {
                 self.unwritten = None;
@@ -247,12 +263,23 @@ impl Applier {
         position: Option<&Vec<String>>,
     ) -> Result<(), ApplyError> {
         let statement = self.writer.statement().clone();
+        let fragment_before = self.holds_fragment;
+        let begun = !self.session.has_prepared(steps);
+        if begun {
+            // Preparing talks to the server before anything of a flight is sent, and may fail: what it then aborts must be
+            // this group alone, not the last one whose commit is due.
+            self.commit().await?;
+            self.sql(self.opening()).await?;
+            self.open = true;
+        }
         let committing = self.uncommitted.is_some();
         let mut flight = Vec::with_capacity(steps.len() + 3);
         if committing {
             flight.push(Command::Sql("COMMIT"));
         }
-        flight.push(Command::Sql(if self.open && !committing { "SAVEPOINT repcloud_group" } else { self.begin }));
+        if !begun {
+            flight.push(Command::Sql(if committing { self.begin } else { self.opening() }));
+        }
         let first_step = flight.len();
         flight.extend(steps.iter().map(Command::Step));
         let last_step = flight.len();
@@ -262,14 +289,15 @@ impl Applier {
         if committing && !commit_failed {
             self.committed();
         }
-        let fragment_before = self.open;
         self.open = true;
         match result {
             Ok(()) => Ok(()),
             Err(Failure { at, cause }) if at >= last_step && matches!(cause, Cause::RowCount { .. }) => {
                 Err(ApplyError::Fenced)
             }
-            Err(Failure { at, cause }) if at < first_step || at >= last_step || !serial::is_about_a_row(&cause) => {
+            Err(Failure { at, cause })
+                if at < first_step || at >= last_step || !serial::is_about_a_row(&cause) =>
+            {
                 Err(serial::infrastructure(cause))
             }
             Err(_) => {
@@ -279,6 +307,12 @@ impl Applier {
                 self.row_by_row(group, position, false).await
             }
         }
+    }
+
+    /// What a group begins with: a transaction, or a point to go back to inside the one that holds earlier parts of the
+    /// same source transaction.
+    fn opening(&self) -> &'static str {
+        if self.holds_fragment { "SAVEPOINT repcloud_group" } else { self.begin }
     }
 
     /// Replays a group in the source's order; carefully when that fails too, or when a transaction is left out.
@@ -311,6 +345,7 @@ impl Applier {
             }
         }
         if let Some(values) = position {
+            self.check_deferred(group).await?;
             let statement = self.writer.statement().clone();
             self.session
                 .run(&[Command::Prepared(&statement, values)])
@@ -318,6 +353,23 @@ impl Applier {
                 .map_err(|f| serial::infrastructure(f.cause))?;
         }
         Ok(())
+    }
+
+    /// Deferred constraints are checked before the COMMIT, so that their failure has a transaction's name.
+    async fn check_deferred(&mut self, group: &Group) -> Result<(), ApplyError> {
+        if !self.deferrable {
+            return Ok(());
+        }
+        match self.session.run(&[Command::Sql(CHECK_DEFERRED)]).await {
+            Ok(()) => Ok(()),
+            Err(Failure { cause, .. }) if serial::is_about_a_row(&cause) => {
+                Err(ApplyError::RejectedAtCommit {
+                    commit_lsn: group.last_commit().unwrap_or_default(),
+                    reason: cause.text(),
+                })
+            }
+            Err(Failure { cause, .. }) => Err(serial::infrastructure(cause)),
+        }
     }
 
     /// Sends the COMMIT that is due, alone.
@@ -334,6 +386,7 @@ impl Applier {
         self.open = false;
         if let Some(Uncommitted { closing, changes }) = self.uncommitted.take() {
             self.pending_changes = 0;
+            self.session.routes().count(&std::mem::take(&mut self.pending_counts));
             self.last_write = Instant::now();
             self.shared.progress().committed(closing.position);
             self.shared.publish(|report| {
@@ -343,8 +396,12 @@ impl Applier {
         }
     }
 
-    /// Writes the position that no group has carried, durably.
+    /// Writes the position that no group has carried, durably. Not while a transaction is half there: when the channel
+    /// closes then, the session's end rolls that half back.
     async fn write_position(&mut self) -> Result<(), ApplyError> {
+        if self.holds_fragment {
+            return Ok(());
+        }
         self.commit().await?;
         self.urgent = false;
         let Some(closing) = self.unwritten.take() else { return Ok(()) };
@@ -368,7 +425,11 @@ impl Applier {
 
     fn touches_skips(&self, group: &Group) -> bool {
         !self.options.skips.is_empty()
-            && group.batches.iter().flat_map(|b| &b.txns).any(|t| self.options.skips.contains(&t.txn.commit_lsn))
+            && group
+                .batches
+                .iter()
+                .flat_map(|b| &b.txns)
+                .any(|t| self.options.skips.contains(&t.txn.commit_lsn))
     }
 }
 

@@ -26,7 +26,9 @@ pub enum StateError {
     #[error("target: {0}")]
     Target(#[from] PgError),
     /// Written by a later repcloud.
-    #[error("schema repcloud in the target has version {found}, this program knows versions up to {known}; use a newer repcloud")]
+    #[error(
+        "schema repcloud in the target has version {found}, this program knows versions up to {known}; use a newer repcloud"
+    )]
     Newer {
         /// In the database.
         found: i32,
@@ -34,7 +36,9 @@ pub enum StateError {
         known: i32,
     },
     /// A schema of that name that is not ours.
-    #[error("schema repcloud in the target exists but has no version table; it is not ours, rename or drop it")]
+    #[error(
+        "schema repcloud in the target exists but has no version table; it is not ours, rename or drop it"
+    )]
     Foreign,
     /// A row that cannot be read.
     #[error("the state in schema repcloud cannot be read: {0}")]
@@ -53,7 +57,11 @@ const VERSION: i32 = 1;
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock(7300102, 1)";
-    client.batch_execute(&format!("BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '30s'; {lock}")).await?;
+    client
+        .batch_execute(&format!(
+            "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '30s'; {lock}"
+        ))
+        .await?;
     let result = ensure_schema_locked(client).await;
     let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await?;
@@ -74,7 +82,9 @@ pub async fn schema_version(client: &Client) -> Result<Option<i32>, StateError> 
         .query_one("SELECT to_regclass('repcloud.version') IS NOT NULL, to_regclass('repcloud.checkpoint') IS NOT NULL OR EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'repcloud')", &[])
         .await?;
     match (row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?) {
-        (true, _) => Ok(Some(client.query_one("SELECT max(version) FROM repcloud.version", &[]).await?.try_get(0)?)),
+        (true, _) => {
+            Ok(Some(client.query_one("SELECT max(version) FROM repcloud.version", &[]).await?.try_get(0)?))
+        }
         (false, true) => Err(StateError::Foreign),
         (false, false) => Ok(None),
     }
@@ -326,6 +336,24 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
     Ok(())
 }
 
+/// Records the source's columns as the target now expects them.
+pub async fn set_known_columns(
+    client: &Client,
+    key: &StreamKey,
+    table: &TableName,
+    columns: &[ShapeFingerprint],
+) -> Result<(), StateError> {
+    let known =
+        serde_json::to_string(columns).map_err(|e| StateError::Damaged(format!("known_columns: {e}")))?;
+    client
+        .execute(
+            "UPDATE repcloud.table_state SET known_columns = $4::text::jsonb, updated_at = now() WHERE source = $1 AND target = $2 AND target_table = $3",
+            &[&key.source, &key.target, &table.to_string(), &known],
+        )
+        .await?;
+    Ok(())
+}
+
 /// Sets a table's state alone.
 pub async fn set_table_state(
     client: &Client,
@@ -340,28 +368,6 @@ pub async fn set_table_state(
             &[&key.source, &key.target, &table.to_string(), &state.as_str(), &error],
         )
         .await?)
-}
-
-/// The transactions to leave out, by the start of their commit record.
-pub async fn read_skips(client: &Client, key: &StreamKey) -> Result<Vec<Lsn>, StateError> {
-    let rows = client
-        .query(
-            "SELECT commit_lsn FROM repcloud.skip WHERE source = $1 AND target = $2 AND skipped_at IS NULL",
-            &[&key.source, &key.target],
-        )
-        .await?;
-    rows.iter().map(|row| Ok(Lsn(u64::from(row.try_get::<_, PgLsn>(0)?)))).collect()
-}
-
-/// Asks for a transaction to be left out.
-pub async fn write_skip(client: &Client, key: &StreamKey, commit_lsn: Lsn) -> Result<(), StateError> {
-    client
-        .execute(
-            "INSERT INTO repcloud.skip (source, target, commit_lsn) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            &[&key.source, &key.target, &PgLsn::from(commit_lsn.0)],
-        )
-        .await?;
-    Ok(())
 }
 
 /// Removes all that the target knows of one table of the stream, or of the whole stream.

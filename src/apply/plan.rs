@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use crate::apply::coalesce::Contradiction;
 use crate::apply::encode::{BinaryValueError, TextArray};
+use crate::apply::route::{Binding, Bindings, Bound, Delivery, Route, RouteId, RouteTable, ShapeError};
 use crate::apply::row::{Row, complete_new};
-use crate::apply::route::{Binding, Bindings, Delivery, Route, RouteId, RouteTable, ShapeError};
 use crate::apply::single;
 use crate::apply::table_plan::TablePlan;
 use crate::model::{Change, PgTimestamp, Relation, TableName, Tuple, TxnBatch, TxnId};
@@ -76,7 +76,8 @@ impl Step {
             Step::Rows { params, .. } => params.iter().map(TextArray::len).sum(),
             Step::Copy { data, .. } => data.len(),
             Step::ReadAndReplace { key, new, .. } => {
-                key.iter().map(TextArray::len).sum::<usize>() + new.iter().map(|(_, p)| p.len()).sum::<usize>()
+                key.iter().map(TextArray::len).sum::<usize>()
+                    + new.iter().map(|(_, p)| p.len()).sum::<usize>()
             }
             Step::Truncate { .. } | Step::StampAll { .. } => 0,
         }
@@ -90,13 +91,17 @@ pub enum PlanError {
     #[error(transparent)]
     Shape(Box<ShapeError>),
     /// Only some leaves of a partitioned table were truncated; which of the target's rows came from them is not known.
-    #[error("a partition of {0} was truncated on the source; its rows cannot be told apart in the target: copy the table again (repcloud reset --table … --recopy)")]
+    #[error(
+        "a partition of {0} was truncated on the source; its rows cannot be told apart in the target: copy the table again (repcloud reset --table … --recopy)"
+    )]
     LeafTruncated(TableName),
     /// Binary values.
     #[error(transparent)]
     Binary(#[from] BinaryValueError),
     /// Update or delete without anything that identifies the row.
-    #[error("an update or delete of {0} arrived without an old row image although the table has no key; set REPLICA IDENTITY FULL on the source, or a key")]
+    #[error(
+        "an update or delete of {0} arrived without an old row image although the table has no key; set REPLICA IDENTITY FULL on the source, or a key"
+    )]
     NoIdentity(TableName),
 }
 
@@ -158,13 +163,13 @@ pub(crate) struct Located<'g> {
 /// A group's changes, each with the bindings of its table. Bindings live here so that rows can borrow them.
 pub(crate) struct Resolved<'g> {
     pub(crate) changes: Vec<Located<'g>>,
-    bindings: Vec<Arc<[Binding]>>,
+    bounds: Vec<Bound>,
 }
 
 impl Resolved<'_> {
     /// The bindings of a row change.
     pub(crate) fn bindings(&self, located: &Located<'_>) -> &[Binding] {
-        self.bindings.get(located.bound).map_or(&[], |b| &**b)
+        self.bounds.get(located.bound).map_or(&[], |b| &*b.bindings)
     }
 }
 
@@ -174,28 +179,25 @@ pub(crate) fn resolve<'g>(
     routes: &RouteTable,
     cache: &mut Bindings,
 ) -> Result<Resolved<'g>, ShapeError> {
-    let mut resolved = Resolved { changes: Vec::new(), bindings: Vec::new() };
-    let mut last: Option<*const Relation> = None;
+    let mut resolved = Resolved { changes: Vec::new(), bounds: Vec::new() };
+    let mut last: Option<(*const Relation, usize)> = None;
     for batch in &group.batches {
         for span in &batch.txns {
+            let mut checked = None;
             for change in batch.changes.get(span.changes.clone()).unwrap_or_default() {
-                if let Some(relation) = relation_of(change)
-                    && last != Some(Arc::as_ptr(relation))
-                {
-                    let bound = cache.get(routes, relation)?;
-                    last = Some(Arc::as_ptr(relation));
-                    // Runs of a few tables alternate: reuse what is in the list already.
-                    match resolved.bindings.iter().rev().take(8).position(|b| Arc::ptr_eq(b, &bound)) {
-                        Some(back) => {
-                            let at = resolved.bindings.len() - 1 - back;
-                            resolved.changes.push(Located { txn: span.txn, change, bound: at });
-                            last = None;
-                            continue;
-                        }
-                        None => resolved.bindings.push(bound),
+                let mut bound = 0;
+                if let Some(relation) = relation_of(change) {
+                    let address = Arc::as_ptr(relation);
+                    bound = match last {
+                        Some((known, bound)) if known == address => bound,
+                        _ => place(&mut resolved.bounds, cache.get(routes, relation)),
+                    };
+                    last = Some((address, bound));
+                    if checked != Some(bound) {
+                        resolved.bounds[bound].check(span.txn.commit_lsn)?;
+                        checked = Some(bound);
                     }
                 }
-                let bound = resolved.bindings.len().saturating_sub(1);
                 resolved.changes.push(Located { txn: span.txn, change, bound });
             }
         }
@@ -203,11 +205,46 @@ pub(crate) fn resolve<'g>(
     Ok(resolved)
 }
 
+/// Index of `bound` in the list; runs of a few tables alternate, so it is often there already.
+fn place(list: &mut Vec<Bound>, bound: Bound) -> usize {
+    let same = |b: &Bound| Arc::ptr_eq(&b.bindings, &bound.bindings) && !bound.bindings.is_empty();
+    let known = list.iter().rev().take(8).position(same);
+    match known {
+        Some(back) => list.len() - 1 - back,
+        None => {
+            list.push(bound);
+            list.len() - 1
+        }
+    }
+}
+
+/// Changes of `group` that each route takes, for those who watch.
+pub fn tally(group: &Group, routes: &RouteTable, cache: &mut Bindings) -> Vec<u64> {
+    let mut counts = vec![0; routes.routes().len()];
+    let mut last: Option<(*const Relation, Bound)> = None;
+    for batch in &group.batches {
+        for span in &batch.txns {
+            for change in batch.changes.get(span.changes.clone()).unwrap_or_default() {
+                let Some(relation) = relation_of(change) else { continue };
+                let address = Arc::as_ptr(relation);
+                if last.as_ref().is_none_or(|(known, _)| *known != address) {
+                    last = Some((address, cache.get(routes, relation)));
+                }
+                let bindings = last.iter().flat_map(|(_, bound)| bound.bindings.iter());
+                for binding in bindings.filter(|b| span.txn.commit_lsn >= b.copied_at) {
+                    counts[binding.route] += 1;
+                }
+            }
+        }
+    }
+    counts
+}
+
 fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
     match change {
-        Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => {
-            Some(relation)
-        }
+        Change::Insert { relation, .. }
+        | Change::Update { relation, .. }
+        | Change::Delete { relation, .. } => Some(relation),
         Change::Truncate { .. } => None,
     }
 }
@@ -220,7 +257,8 @@ pub fn plan(
     options: PlanOptions,
 ) -> Result<Option<Vec<Step>>, PlanError> {
     let resolved = resolve(group, routes, cache)?;
-    let mut planner = Planner { routes, options, tables: Vec::new(), open: HashMap::default(), steps: Vec::new() };
+    let mut planner =
+        Planner { routes, options, tables: Vec::new(), open: HashMap::default(), steps: Vec::new() };
     for located in &resolved.changes {
         match planner.add(located, resolved.bindings(located)) {
             Ok(()) => {}
@@ -255,7 +293,11 @@ impl<'g> Planner<'g> {
                 Some(&index) => &mut self.tables[index],
                 None => {
                     self.open.insert(binding.route, self.tables.len());
-                    self.tables.push(TablePlan::new(binding.route, routes.route(binding.route), self.options));
+                    self.tables.push(TablePlan::new(
+                        binding.route,
+                        routes.route(binding.route),
+                        self.options,
+                    ));
                     let last = self.tables.len() - 1;
                     &mut self.tables[last]
                 }
@@ -353,7 +395,9 @@ pub(crate) fn truncate(
         }
         match route.delivery {
             Delivery::Dml => dml.push(id),
-            Delivery::LogDel => steps.push(Step::StampAll { route: id, stamp: single::stamp_array(txn.commit_time, 1)? }),
+            Delivery::LogDel => {
+                steps.push(Step::StampAll { route: id, stamp: single::stamp_array(txn.commit_time, 1)? })
+            }
         }
     }
     if !dml.is_empty() {

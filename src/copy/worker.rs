@@ -50,9 +50,9 @@ pub struct CopyOutcome {
 
 /// A table's heap at one moment.
 ///
-/// Measure it **before** the snapshot is taken (before the slot is made) and keep `filenode` with the table: a
-/// rewrite by ALTER TABLE or TRUNCATE between the two would hide every row from the snapshot, and only the
-/// changed filenode tells. Pages that come later are in the last, open range.
+/// Read it in the transaction that holds the snapshot, and keep `filenode` with the table: a rewrite by ALTER TABLE
+/// or TRUNCATE after the snapshot hides every row from it, and only the changed filenode tells. Pages that come
+/// later are in the last, open range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heap {
     /// Size of the main fork in pages.
@@ -66,9 +66,10 @@ pub struct Heap {
 /// Measures the heap of an ordinary table (a partitioned table has none: measure its leaves).
 pub async fn read_heap(client: &Client, table: &TableName) -> Result<Heap, CopyError> {
     let what = "measuring the source";
+    // relfilenode as the snapshot sees it; pg_relation_filenode() would tell that of this moment.
     let query = "\
         SELECT (pg_catalog.pg_relation_size(c.oid) / s.page)::int8, s.page::int8, \
-               pg_catalog.pg_relation_filenode(c.oid)::oid \
+               c.relfilenode \
           FROM (SELECT pg_catalog.current_setting('block_size')::int8) AS s (page), pg_catalog.pg_class c \
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1::text AND c.relname = $2::text";

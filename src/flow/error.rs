@@ -30,18 +30,22 @@ pub enum FlowError {
     #[error("{0}")]
     Stopped(StopReason),
     /// Another process runs this stream.
-    #[error("another process runs the stream {source_name} → {target_name}")]
+    #[error("another process runs the stream {source_name} → {target_name}{}", held(.holder))]
     Running {
         /// Source connection.
         source_name: String,
         /// Target connection.
         target_name: String,
+        /// Its session, as far as it can be seen.
+        holder: Option<String>,
     },
     /// Set-up of the source.
     #[error("source: {0}")]
     Setup(#[from] SetupError),
     /// A slot was not made in time.
-    #[error("could not create slot \"{slot}\" within {seconds} s: the source waits for the end of {waiting_for}")]
+    #[error(
+        "could not create slot \"{slot}\" within {seconds} s: the source waits for the end of {waiting_for}"
+    )]
     SlotTimeout {
         /// Slot.
         slot: String,
@@ -73,6 +77,10 @@ pub enum FlowError {
     Internal(String),
 }
 
+fn held(holder: &Option<String>) -> String {
+    holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default()
+}
+
 fn list(findings: &[String]) -> String {
     match findings {
         [one] => one.clone(),
@@ -101,7 +109,9 @@ impl FlowError {
             FlowError::Capture(error) => error.advice(),
             FlowError::Apply(error) => error.advice(),
             FlowError::State(StateError::Target(error)) => error.advice(),
-            FlowError::Running { .. } | FlowError::Stopped(StopReason::SlotActive { .. }) => RetryAdvice::Reconnect,
+            FlowError::Running { .. } | FlowError::Stopped(StopReason::SlotActive { .. }) => {
+                RetryAdvice::Reconnect
+            }
             _ => RetryAdvice::Stop,
         }
     }
@@ -111,10 +121,13 @@ impl FlowError {
         match self {
             FlowError::Stopped(reason) => Some(reason.hint(source)),
             FlowError::Apply(error) => error.hint(source),
-            FlowError::SlotTimeout { .. } => {
-                Some("end these transactions, or start again when they have ended; no slot was left behind".to_owned())
+            FlowError::SlotTimeout { .. } => Some(
+                "end these transactions, or start again when they have ended; no slot was left behind"
+                    .to_owned(),
+            ),
+            FlowError::Running { .. } => {
+                Some("stop it first; `repcloud status` shows its process".to_owned())
             }
-            FlowError::Running { .. } => Some("stop it first; `repcloud status` shows its process".to_owned()),
             _ => None,
         }
     }

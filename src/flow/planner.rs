@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::apply::group::{GroupBuilder, GroupLimits, PlannedGroup};
-use crate::apply::plan::{PlanOptions, plan};
+use crate::apply::plan::{PlanOptions, plan, tally};
 use crate::apply::route::{Bindings, RouteTable};
 use crate::model::TxnBatch;
 
@@ -15,7 +15,7 @@ use crate::model::TxnBatch;
 ///
 /// A group is begun when the applier has room for it and closed as soon as no input waits, so groups are small while
 /// the stream keeps up and grow when it does not.
-pub async fn run(
+pub(crate) async fn run(
     routes: Arc<RouteTable>,
     limits: GroupLimits,
     options: PlanOptions,
@@ -40,6 +40,7 @@ pub async fn run(
         }
         let group = builder.take();
         let plan = plan(&group, &routes, &mut bindings, options);
-        permit.send(PlannedGroup { group, plan });
+        let counts = tally(&group, &routes, &mut bindings);
+        permit.send(PlannedGroup { group, plan, counts });
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::apply::checkpoint::{self, TableRecord, TableState};
-use crate::apply::route::{Route, RouteTable};
+use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
+use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
+use crate::apply::state_read;
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableKind, list_tables, read_table};
@@ -34,6 +35,15 @@ pub(crate) struct Ready {
     pub(crate) replica_role: bool,
     pub(crate) generation: i64,
     pub(crate) work: Vec<TableWork>,
+    /// Shapes to be recorded once the changes on their way have passed.
+    pub(crate) shapes: Shapes,
+}
+
+/// The source's columns as they were when everything up to `at` was written.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    pub(crate) at: Lsn,
+    pub(crate) tables: Vec<(TableName, Vec<ShapeFingerprint>)>,
 }
 
 /// What a process holds while it prepares.
@@ -96,18 +106,14 @@ impl<'a> Preparation<'a> {
         this.resolve().await?;
         this.check_publication().await?;
         this.check_targets().await?;
+        this.show(&[]);
         Ok(this)
     }
 
     /// Steps until the stream can begin.
     pub(crate) async fn run(mut self) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        if !checkpoint::try_lock(self.target, &self.options.key).await? {
-            return Err(FlowError::Running {
-                source_name: self.options.key.source.clone(),
-                target_name: self.options.key.target.clone(),
-            });
-        }
+        hold_stream(self.target, &self.options.key).await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -118,8 +124,11 @@ impl<'a> Preparation<'a> {
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
                     let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
+                    let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
-                        routes: RouteTable::new(self.routes().await?),
+                        routes: RouteTable::new(routes),
+                        shapes,
                         from,
                         confirmed,
                         publications: self.publications,
@@ -149,7 +158,8 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                let name = format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                let name =
+                    format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {
@@ -287,7 +297,11 @@ impl<'a> Preparation<'a> {
     async fn publish(&mut self) -> Result<(), FlowError> {
         let plan = self.check_publication().await?;
         setup::apply_plan(self.source, &plan, &self.wanted, LockLimits::default()).await?;
-        self.events.info(format!("published {} tables as {}", plan.added.len(), self.publications.join(", ")));
+        self.events.info(format!(
+            "published {} tables as {}",
+            plan.added.len(),
+            self.publications.join(", ")
+        ));
         self.published = true;
         Ok(())
     }
@@ -298,7 +312,9 @@ impl<'a> Preparation<'a> {
         for work in &self.work {
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(work::route(work, &target, None, self.replica_role).err().unwrap_or_default());
+                    findings.extend(
+                        work::route(work, &target, None, self.replica_role).err().unwrap_or_default(),
+                    );
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -311,7 +327,8 @@ impl<'a> Preparation<'a> {
         if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
-    async fn routes(&self) -> Result<Vec<Route>, FlowError> {
+    async fn routes(&self) -> Result<(Vec<Route>, Shapes), FlowError> {
+        let mut shapes = Shapes { at: facts::source_end(self.source).await?, tables: Vec::new() };
         let records = checkpoint::read_tables(self.target, &self.options.key).await?;
         let mut routes = Vec::with_capacity(self.work.len());
         let mut findings = Vec::new();
@@ -320,17 +337,26 @@ impl<'a> Preparation<'a> {
             let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => match work::route(work, &target, record, self.replica_role) {
-                    Ok(route) => routes.push(route),
+                    Ok(route) => {
+                        let (known, now) =
+                            (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
+                        if known != Some(now.as_slice()) && work.is_settled(known, &target) {
+                            shapes.tables.push((work.target.clone(), now));
+                        }
+                        routes.push(route);
+                    }
                     Err(more) => findings.extend(more),
                 },
                 None => findings.push(work::TargetFinding {
                     table: work.target.clone(),
-                    problem: "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)".to_owned(),
+                    problem:
+                        "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)"
+                            .to_owned(),
                     help: None,
                 }),
             }
         }
-        if findings.is_empty() { Ok(routes) } else { Err(FlowError::refused_by_target(&findings)) }
+        if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
     async fn has_rows(&mut self, table: &TableName) -> Result<bool, FlowError> {
@@ -359,6 +385,7 @@ impl<'a> Preparation<'a> {
             };
             tables.push((target, fact));
         }
+        self.show(&records);
         Ok(Facts {
             system: self.system.clone(),
             slot_name: options.slot(),
@@ -376,6 +403,22 @@ impl<'a> Preparation<'a> {
             snapshot: self.snapshot.as_ref().map(FirstRows::at),
             tables,
         })
+    }
+
+    /// Puts the tables on the board, with what was known of them before.
+    fn show(&self, records: &[TableRecord]) {
+        self.view.update(|view| {
+            let before = std::mem::take(&mut view.tables);
+            for work in &self.work {
+                let name = work.target.to_string();
+                let known = before.iter().find(|t| t.target_table == name).cloned();
+                let mut table = known.unwrap_or_else(|| work.view());
+                if let Some(record) = records.iter().find(|r| r.target_table == name) {
+                    table.show(record);
+                }
+                view.tables.push(table);
+            }
+        });
     }
 
     /// Makes a slot and takes its snapshot over into a session that holds it.
@@ -425,6 +468,18 @@ impl<'a> Preparation<'a> {
         }
         Ok(slot.consistent_point)
     }
+}
+
+/// Takes the stream's lock, or says who has it.
+pub(crate) async fn hold_stream(target: &Session, key: &StreamKey) -> Result<(), FlowError> {
+    if checkpoint::try_lock(target, key).await? {
+        return Ok(());
+    }
+    Err(FlowError::Running {
+        source_name: key.source.clone(),
+        target_name: key.target.clone(),
+        holder: state_read::lock_holder(target, key).await?,
+    })
 }
 
 fn join(findings: &[publish::Finding]) -> String {

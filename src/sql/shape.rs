@@ -89,7 +89,10 @@ impl ShapeTable {
     /// logdel's TRUNCATE: parameter the stamp.
     pub fn stamp_all(&self) -> Option<String> {
         let column = quote_ident(self.deleted_column.as_deref()?);
-        Some(format!("UPDATE {} SET {column} = ($1::text[])[1]::timestamptz WHERE {column} IS NULL", self.sql_name))
+        Some(format!(
+            "UPDATE {} SET {column} = ($1::text[])[1]::timestamptz WHERE {column} IS NULL",
+            self.sql_name
+        ))
     }
 
     fn quoted(&self, column: u16) -> String {
@@ -107,7 +110,8 @@ impl ShapeTable {
 
     fn insert(&self, set: &[u16]) -> String {
         let mut names: Vec<_> = set.iter().map(|&c| self.quoted(c)).collect();
-        let mut values: Vec<_> = set.iter().enumerate().map(|(i, &c)| self.cast(c, &format!("c{i}"))).collect();
+        let mut values: Vec<_> =
+            set.iter().enumerate().map(|(i, &c)| self.cast(c, &format!("c{i}"))).collect();
         let mut parameters: Vec<_> = (0..set.len()).map(|i| format!("c{i}")).collect();
         let mut revive = String::new();
         if let Some(deleted) = &self.deleted_column {
@@ -244,7 +248,9 @@ impl ShapeTable {
         let parameters: Vec<_> = (0..self.columns.len()).map(|i| format!("o{i}")).collect();
         let conditions: Vec<_> = (0..self.columns.len() as u16)
             .zip(&parameters)
-            .map(|(c, p)| format!("pg_catalog.format('%L', s.{}) = pg_catalog.format('%L', v.{p})", self.quoted(c)))
+            .map(|(c, p)| {
+                format!("pg_catalog.format('%L', s.{}) = pg_catalog.format('%L', v.{p})", self.quoted(c))
+            })
             .collect();
         (parameters, conditions.join(" AND "))
     }
@@ -284,7 +290,11 @@ mod tests {
         let column = |name: &str, ty: &str| ShapeColumn { name: name.into(), input_type: ty.into() };
         ShapeTable {
             sql_name: "public.\"T\"".into(),
-            columns: vec![column("id", "bigint"), column("Name", "character varying"), column("tags", "text[]")],
+            columns: vec![
+                column("id", "bigint"),
+                column("Name", "character varying"),
+                column("tags", "text[]"),
+            ],
             key: vec![0],
             deleted_column: deleted.map(Into::into),
             fixed_key: false,
@@ -315,8 +325,14 @@ mod tests {
     fn a_value_is_read_and_printed_as_the_types_own_functions_do() {
         let mut t = table(None);
         t.columns[1].input_type = "regclass".into();
-        assert!(t.sql(&Shape::Insert(vec![1])).contains("SELECT pg_catalog.regclassin(pg_catalog.textout(v.c0)) FROM"));
-        assert!(t.sql(&Shape::DeleteWhole).contains("WHERE pg_catalog.format('%L', s.id) = pg_catalog.format('%L', v.o0) AND"));
+        assert!(
+            t.sql(&Shape::Insert(vec![1]))
+                .contains("SELECT pg_catalog.regclassin(pg_catalog.textout(v.c0)) FROM")
+        );
+        assert!(
+            t.sql(&Shape::DeleteWhole)
+                .contains("WHERE pg_catalog.format('%L', s.id) = pg_catalog.format('%L', v.o0) AND")
+        );
     }
 
     #[test]
@@ -348,13 +364,20 @@ mod tests {
             ] {
                 // In-place key changes and whole-row matches exist in dml only, the other way round for the third.
                 let logdel = t.deleted_column.is_some();
-                let only_dml = matches!(shape, Shape::UpdateKey(_) | Shape::UpdateWhole(_) | Shape::DeleteWhole);
+                let only_dml =
+                    matches!(shape, Shape::UpdateKey(_) | Shape::UpdateWhole(_) | Shape::DeleteWhole);
                 if logdel && only_dml || !logdel && matches!(shape, Shape::InsertFromOld(_)) {
                     continue;
                 }
                 let sql = t.sql(&shape);
-                assert_eq!(sql.matches("::text[]").count() - sql.matches("c2::text[]").count()
-                    - sql.matches("c1::text[]").count() - sql.matches("c0::text[]").count(), t.parameter_count(&shape), "{sql}");
+                assert_eq!(
+                    sql.matches("::text[]").count()
+                        - sql.matches("c2::text[]").count()
+                        - sql.matches("c1::text[]").count()
+                        - sql.matches("c0::text[]").count(),
+                    t.parameter_count(&shape),
+                    "{sql}"
+                );
             }
         }
     }

@@ -5,6 +5,11 @@
 
 mod support;
 
+<<<<<<< HEAD
 mod oracle;
+=======
+mod crash;
+mod demo;
+>>>>>>> main
 mod private_clusters;
 mod stream_basics;

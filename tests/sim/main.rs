@@ -1,6 +1,6 @@
 //! Seeded simulation of a stream's life with a crash after every step: of our process, of the target (which forgets
 //! commits that were not flushed), and of both. The world is a few lines of memory; the decisions are the product's.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 

@@ -11,11 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cli::args::{StreamArgs, Until as UntilArg};
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
-use crate::cli::wiring::{block_on, flow_failure, streams};
+use crate::cli::wiring::{block_on, flow_failure, stream_events, streams};
 use crate::flow::status::Board;
 use crate::flow::view::{StreamState, StreamView};
 use crate::flow::{self, StreamOptions, Until};
-use crate::model::{Events, JobEvent};
 use crate::service::shutdown::{Asked, Shutdown};
 use crate::service::status_file;
 
@@ -44,7 +43,7 @@ async fn run_all(
         let bars = bars.clone();
         async move {
             let board = Board::new(first_view(options));
-            let events = events(options);
+            let events = stream_events(&options.key);
             let shown = Shown::new(context.home.pid(), bars.as_ref());
             let result = {
                 let work = flow::run(options, until, &events, &board, stop);
@@ -94,14 +93,6 @@ fn first_view(options: &StreamOptions) -> StreamView {
     }
 }
 
-fn events(options: &StreamOptions) -> Events {
-    let name = format!("{} → {}", options.key.source, options.key.target);
-    Events::new(move |event| match event {
-        JobEvent::Info(text) => tracing::info!("{name}: {text}"),
-        JobEvent::Warning(text) => tracing::warn!("{name}: {text}"),
-    })
-}
-
 /// Where a stream's state is shown while it runs: the status file, and a line on a terminal.
 struct Shown {
     folder: PathBuf,
@@ -111,7 +102,8 @@ struct Shown {
 impl Shown {
     fn new(folder: PathBuf, bars: Option<&MultiProgress>) -> Self {
         let bar = bars.map(|bars| {
-            let style = ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style = ProgressStyle::with_template("{spinner} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
             bars.add(ProgressBar::new_spinner().with_style(style))
         });
         Shown { folder, bar }
@@ -152,12 +144,17 @@ impl Shown {
 fn line(view: &StreamView, changes_per_second: u64) -> String {
     let name = format!("{} → {}", view.source, view.target);
     if view.state == StreamState::Copying {
-        let (copied, total) =
-            view.tables.iter().fold((0, 0), |(c, t), table| (c + table.rows_copied, t + table.rows_total.max(table.rows_copied)));
+        let (copied, total) = view.tables.iter().fold((0, 0), |(c, t), table| {
+            (c + table.rows_copied, t + table.rows_total.max(table.rows_copied))
+        });
         let bar = progress_bar(copied, total);
         return format!("{name}  first copy {bar} {copied} of about {total} rows");
     }
-    format!("{name}  {changes_per_second} changes/s, lag {:.1} s ({} KB)", view.lag_seconds, view.lag_bytes >> 10)
+    format!(
+        "{name}  {changes_per_second} changes/s, lag {:.1} s ({} KB)",
+        view.lag_seconds,
+        view.lag_bytes >> 10
+    )
 }
 
 fn progress_bar(done: u64, total: u64) -> String {
