@@ -5,11 +5,8 @@
 
 mod support;
 
-<<<<<<< HEAD
-mod oracle;
-=======
 mod crash;
 mod demo;
->>>>>>> main
+mod oracle;
 mod private_clusters;
 mod stream_basics;
