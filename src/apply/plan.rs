@@ -144,11 +144,14 @@ pub struct Group {
 pub struct PlanOptions {
     /// Inserts of one phase that go by COPY instead of a statement.
     pub copy_from_rows: usize,
+    /// Changed rows go as DELETE, then INSERT, where [`Route::replace_allowed`] and the whole row is known: the only
+    /// form in which rows can exchange the values of a unique index that checks at once.
+    pub replace: bool,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        PlanOptions { copy_from_rows: 200 }
+        PlanOptions { copy_from_rows: 200, replace: false }
     }
 }
 
@@ -365,7 +368,8 @@ fn change_key<'g>(
     at: PgTimestamp,
 ) -> Result<(), Stop> {
     let new = table.filled_from_pending(&old, new);
-    let keeps_more = table.route.has_extra_columns && table.route.delivery == Delivery::Dml;
+    let all = !table.route.has_extra_columns && new.covers(table.route.shape.columns.len());
+    let keeps_more = !all && table.route.delivery == Delivery::Dml;
     if new.is_complete() && !keeps_more {
         table.delete(old, at)?;
         table.insert(new)?;

@@ -75,6 +75,9 @@ pub struct Route {
     pub identity_always_key: bool,
     /// Bulk inserts may use COPY (no rules, not logdel).
     pub copy_allowed: bool,
+    /// A changed row may be deleted and inserted anew: nothing of it is lost by that, and nothing on the target reacts
+    /// to the delete.
+    pub replace_allowed: bool,
     /// Some constraint of the target is deferrable.
     pub has_deferrable: bool,
     /// Columns the target computes itself, or that are gone from both sides and may still be in changes on their way:
@@ -348,6 +351,7 @@ pub(crate) mod tests {
             has_extra_columns: false,
             identity_always_key: false,
             copy_allowed: false,
+            replace_allowed: true,
             has_deferrable: false,
             ignored_columns: Vec::new(),
             former_names: Vec::new(),

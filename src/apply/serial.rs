@@ -59,6 +59,11 @@ pub(crate) fn is_about_a_row(cause: &Cause) -> bool {
     }
 }
 
+/// True when a unique index has the value already.
+pub(crate) fn is_unique_violation(cause: &Cause) -> bool {
+    matches!(cause, Cause::Error { sqlstate: Some(code), .. } if code == "23505")
+}
+
 /// The error of a failed connection or server.
 pub(crate) fn infrastructure(cause: Cause) -> ApplyError {
     match cause {

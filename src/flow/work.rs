@@ -171,6 +171,11 @@ pub fn route(
         |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
     let identity_always_key =
         columns.iter().any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
+    let logdel = work.entry.delivery == Delivery::LogDel;
+    let has_extra_columns = has_extra(work, target, &columns);
+    // logdel keeps the row. Else foreign keys and triggers must rest, and no column may be the target's own.
+    let awake = target.triggers.iter().any(|t| t.row && matches!(t.enabled, 'A' | 'R'));
+    let replace_allowed = logdel || replica_role && !has_extra_columns && !awake;
     Ok(Route {
         source: work.source.name.clone(),
         published: work.published(),
@@ -182,8 +187,7 @@ pub fn route(
                 .map(|c| ShapeColumn { name: c.name.clone(), input_type: c.input_type_sql.clone() })
                 .collect(),
             key: key.iter().filter_map(position).collect(),
-            deleted_column: (work.entry.delivery == Delivery::LogDel)
-                .then(|| work.entry.deleted_column.clone()),
+            deleted_column: logdel.then(|| work.entry.deleted_column.clone()),
             fixed_key: identity_always_key,
         },
         delivery: work.entry.delivery,
@@ -191,9 +195,10 @@ pub fn route(
         copied_at: record.map_or(Lsn::INVALID, |r| r.copied_at),
         known_columns: record.and_then(|r| r.known_columns.clone()),
         columns_chosen: work.entry.columns.is_some(),
-        has_extra_columns: has_extra(work, target, &columns),
+        has_extra_columns,
         identity_always_key,
-        copy_allowed: work.entry.delivery == Delivery::Dml,
+        copy_allowed: !logdel,
+        replace_allowed,
         has_deferrable: target.constraints.iter().any(|c| c.deferrable),
         ignored_columns: target
             .columns

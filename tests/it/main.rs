@@ -5,6 +5,7 @@
 
 mod support;
 
+mod cases;
 mod crash;
 mod demo;
 mod oracle;
