@@ -9,6 +9,7 @@ mod cases;
 mod commands;
 mod crash;
 mod demo;
+mod oracle;
 mod private_clusters;
 mod rejected;
 mod shapes;
