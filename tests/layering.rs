@@ -52,6 +52,12 @@ const PURE: &[&str] = &[
     "apply/logdel.rs",
     "apply/progress.rs",
     "apply/encode.rs",
+    "verify/spec.rs",
+    "verify/layout.rs",
+    "verify/sql.rs",
+    "verify/chunk.rs",
+    "verify/digest.rs",
+    "verify/judge.rs",
     "flow/start.rs",
     "flow/handover.rs",
 ];

@@ -113,8 +113,13 @@ pub struct Applier {
     /// The source waits for it.
     urgent: bool,
     last_write: Instant,
+    /// Some target table has a deferrable constraint.
+    deferrable: bool,
     begin: &'static str,
 }
+
+/// See [`Applier::check_deferred`].
+const CHECK_DEFERRED: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// The loop that makes commits durable; runs beside [`Applier::run`], on a session of its own.
 #[derive(Debug)]
@@ -135,7 +140,8 @@ impl Applier {
         progress: Progress,
         options: ApplyOptions,
     ) -> (Applier, Flusher, watch::Receiver<ApplyReport>) {
-        let start = ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
+        let start =
+            ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
         let (report, receiver) = watch::channel(start);
         let shared = Arc::new(Shared { progress: Mutex::new(progress), report });
         let flusher = Flusher {
@@ -159,6 +165,7 @@ impl Applier {
             unwritten: None,
             urgent: false,
             last_write: Instant::now(),
+            deferrable,
             begin: if deferrable { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" },
         };
         (applier, flusher, receiver)
@@ -215,7 +222,8 @@ impl Applier {
             return Ok(());
         }
         let changes = group.changes() as u64;
-        self.pending_changes = if self.uncommitted.is_some() || !self.open { 0 } else { self.pending_changes };
+        self.pending_changes =
+            if self.uncommitted.is_some() || !self.open { 0 } else { self.pending_changes };
         let values = closing.map(|c| {
             let whole = merge(self.unwritten, Some(c)).unwrap_or(c);
             (whole, self.writer.values(&whole, (self.pending_changes + changes) as usize))
@@ -252,9 +260,16 @@ impl Applier {
         if committing {
             flight.push(Command::Sql("COMMIT"));
         }
-        flight.push(Command::Sql(if self.open && !committing { "SAVEPOINT repcloud_group" } else { self.begin }));
+        flight.push(Command::Sql(if self.open && !committing {
+            "SAVEPOINT repcloud_group"
+        } else {
+            self.begin
+        }));
         let first_step = flight.len();
         flight.extend(steps.iter().map(Command::Step));
+        if position.is_some() && self.deferrable {
+            flight.push(Command::Sql(CHECK_DEFERRED));
+        }
         let last_step = flight.len();
         flight.extend(position.map(|values| Command::Prepared(&statement, values)));
         let result = self.session.run(&flight).await;
@@ -269,7 +284,9 @@ impl Applier {
             Err(Failure { at, cause }) if at >= last_step && matches!(cause, Cause::RowCount { .. }) => {
                 Err(ApplyError::Fenced)
             }
-            Err(Failure { at, cause }) if at < first_step || at >= last_step || !serial::is_about_a_row(&cause) => {
+            Err(Failure { at, cause })
+                if at < first_step || at >= last_step || !serial::is_about_a_row(&cause) =>
+            {
                 Err(serial::infrastructure(cause))
             }
             Err(Failure { cause, .. }) => {
@@ -339,6 +356,7 @@ impl Applier {
             }
         }
         if let Some(values) = position {
+            self.check_deferred(group).await?;
             let statement = self.writer.statement().clone();
             self.session
                 .run(&[Command::Prepared(&statement, values)])
@@ -346,6 +364,23 @@ impl Applier {
                 .map_err(|f| serial::infrastructure(f.cause))?;
         }
         Ok(())
+    }
+
+    /// Deferred constraints are checked before the COMMIT, so that their failure has a transaction's name.
+    async fn check_deferred(&mut self, group: &Group) -> Result<(), ApplyError> {
+        if !self.deferrable {
+            return Ok(());
+        }
+        match self.session.run(&[Command::Sql(CHECK_DEFERRED)]).await {
+            Ok(()) => Ok(()),
+            Err(Failure { cause, .. }) if serial::is_about_a_row(&cause) => {
+                Err(ApplyError::RejectedAtCommit {
+                    commit_lsn: group.last_commit().unwrap_or_default(),
+                    reason: cause.text(),
+                })
+            }
+            Err(Failure { cause, .. }) => Err(serial::infrastructure(cause)),
+        }
     }
 
     /// Sends the COMMIT that is due, alone.
@@ -396,7 +431,11 @@ impl Applier {
 
     fn touches_skips(&self, group: &Group) -> bool {
         !self.options.skips.is_empty()
-            && group.batches.iter().flat_map(|b| &b.txns).any(|t| self.options.skips.contains(&t.txn.commit_lsn))
+            && group
+                .batches
+                .iter()
+                .flat_map(|b| &b.txns)
+                .any(|t| self.options.skips.contains(&t.txn.commit_lsn))
     }
 }
 

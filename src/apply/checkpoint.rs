@@ -26,7 +26,9 @@ pub enum StateError {
     #[error("target: {0}")]
     Target(#[from] PgError),
     /// Written by a later repcloud.
-    #[error("schema repcloud in the target has version {found}, this program knows versions up to {known}; use a newer repcloud")]
+    #[error(
+        "schema repcloud in the target has version {found}, this program knows versions up to {known}; use a newer repcloud"
+    )]
     Newer {
         /// In the database.
         found: i32,
@@ -34,7 +36,9 @@ pub enum StateError {
         known: i32,
     },
     /// A schema of that name that is not ours.
-    #[error("schema repcloud in the target exists but has no version table; it is not ours, rename or drop it")]
+    #[error(
+        "schema repcloud in the target exists but has no version table; it is not ours, rename or drop it"
+    )]
     Foreign,
     /// A row that cannot be read.
     #[error("the state in schema repcloud cannot be read: {0}")]
@@ -53,7 +57,11 @@ const VERSION: i32 = 1;
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock(7300102, 1)";
-    client.batch_execute(&format!("BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '30s'; {lock}")).await?;
+    client
+        .batch_execute(&format!(
+            "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '30s'; {lock}"
+        ))
+        .await?;
     let result = ensure_schema_locked(client).await;
     let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await?;
@@ -74,7 +82,9 @@ pub async fn schema_version(client: &Client) -> Result<Option<i32>, StateError> 
         .query_one("SELECT to_regclass('repcloud.version') IS NOT NULL, to_regclass('repcloud.checkpoint') IS NOT NULL OR EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'repcloud')", &[])
         .await?;
     match (row.try_get::<_, bool>(0)?, row.try_get::<_, bool>(1)?) {
-        (true, _) => Ok(Some(client.query_one("SELECT max(version) FROM repcloud.version", &[]).await?.try_get(0)?)),
+        (true, _) => {
+            Ok(Some(client.query_one("SELECT max(version) FROM repcloud.version", &[]).await?.try_get(0)?))
+        }
         (false, true) => Err(StateError::Foreign),
         (false, false) => Ok(None),
     }
@@ -321,6 +331,34 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
                 &record.rows_total,
                 &record.error,
             ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The leaves of a partitioned source table when its rows were copied, by target table. Tables without are left out.
+pub async fn read_leaves(client: &Client, key: &StreamKey) -> Result<Vec<(String, Vec<String>)>, StateError> {
+    let rows = client
+        .query(
+            "SELECT target_table, known_leaves FROM repcloud.table_state \
+             WHERE source = $1 AND target = $2 AND state = 'streaming' AND known_leaves IS NOT NULL",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Records them, or that the source table has none.
+pub async fn write_leaves(
+    client: &Client,
+    key: &StreamKey,
+    target_table: &TableName,
+    leaves: Option<&[String]>,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "UPDATE repcloud.table_state SET known_leaves = $4 WHERE source = $1 AND target = $2 AND target_table = $3",
+            &[&key.source, &key.target, &target_table.to_string(), &leaves],
         )
         .await?;
     Ok(())

@@ -15,7 +15,9 @@ pub enum ApplyError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The target does not take a row.
-    #[error("target table {table} rejects a row of the source transaction {commit_lsn} ({operation}): {reason}")]
+    #[error(
+        "target table {table} rejects a row of the source transaction {commit_lsn} ({operation}): {reason}"
+    )]
     Rejected {
         /// Target table.
         table: TableName,
@@ -26,8 +28,20 @@ pub enum ApplyError {
         /// Without values.
         reason: String,
     },
+    /// A deferred constraint of the target fails at the end of a transaction.
+    #[error(
+        "the target rejects the end of a group of source transactions, the last of which is {commit_lsn}: {reason}"
+    )]
+    RejectedAtCommit {
+        /// Start of the last commit record of the group.
+        commit_lsn: Lsn,
+        /// Without values.
+        reason: String,
+    },
     /// A row is missing or already there, and the policy is to stop.
-    #[error("conflict in target table {table}, source transaction {commit_lsn} ({operation}): {reason}; it is recorded in repcloud.conflict")]
+    #[error(
+        "conflict in target table {table}, source transaction {commit_lsn} ({operation}): {reason}; it is recorded in repcloud.conflict"
+    )]
     Conflict {
         /// Target table.
         table: TableName,
@@ -62,6 +76,9 @@ impl ApplyError {
             ApplyError::Rejected { commit_lsn, .. } => Some(format!(
                 "mend the target and start again, nothing is lost; or leave the transaction out: repcloud skip --source {source} --lsn {commit_lsn}"
             )),
+            ApplyError::RejectedAtCommit { .. } => Some(
+                "find the rows that break the constraint on the target, mend them and start again; nothing is lost".to_owned(),
+            ),
             ApplyError::Conflict { commit_lsn, .. } => Some(format!(
                 "mend the target row and start again, nothing is lost; or leave the transaction out: repcloud skip --source {source} --lsn {commit_lsn}; or set on_conflict = \"log\" or \"overwrite\""
             )),

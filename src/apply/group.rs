@@ -64,6 +64,11 @@ impl Group {
         self.batches.iter().rev().find(|b| !b.txns.is_empty()).is_some_and(TxnBatch::is_open)
     }
 
+    /// Start of the last commit record.
+    pub fn last_commit(&self) -> Option<Lsn> {
+        self.batches.iter().flat_map(|b| &b.txns).next_back().map(|t| t.txn.commit_lsn)
+    }
+
     /// Number of changes.
     pub fn changes(&self) -> usize {
         self.batches.iter().map(|b| b.changes.len()).sum()
@@ -106,10 +111,7 @@ mod tests {
 
     fn batch(end: Option<u64>) -> TxnBatch {
         let txn = TxnId { xid: 1, commit_lsn: Lsn(10), commit_time: PgTimestamp(7) };
-        TxnBatch {
-            txns: vec![TxnSpan { txn, changes: 0..0, end_lsn: end.map(Lsn) }],
-            ..TxnBatch::default()
-        }
+        TxnBatch { txns: vec![TxnSpan { txn, changes: 0..0, end_lsn: end.map(Lsn) }], ..TxnBatch::default() }
     }
 
     #[test]
@@ -125,7 +127,9 @@ mod tests {
     fn the_position_is_the_last_commit_or_the_keepalive_behind_it() {
         let mut builder = GroupBuilder::default();
         builder.push(batch(Some(15)));
-        let closing = |position, time: Option<i64>| Some(Closing { position: Lsn(position), commit_time: time.map(PgTimestamp) });
+        let closing = |position, time: Option<i64>| {
+            Some(Closing { position: Lsn(position), commit_time: time.map(PgTimestamp) })
+        };
         assert_eq!(builder.take().closing(), closing(15, Some(7)));
         builder.push(batch(Some(15)));
         builder.push(TxnBatch { caught_up_to: Lsn(40), ..TxnBatch::default() });

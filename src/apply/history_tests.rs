@@ -117,7 +117,8 @@ impl Source {
 
     fn commit(&mut self) {
         let n = self.batch.txns.len() as u64 + 1;
-        let txn = TxnId { xid: n as u32, commit_lsn: Lsn(n * 10), commit_time: PgTimestamp(n as i64 * 1_000_000) };
+        let txn =
+            TxnId { xid: n as u32, commit_lsn: Lsn(n * 10), commit_time: PgTimestamp(n as i64 * 1_000_000) };
         let end = self.batch.changes.len();
         self.batch.txns.push(TxnSpan { txn, changes: self.start..end, end_lsn: Some(Lsn(n * 10 + 5)) });
         self.start = end;

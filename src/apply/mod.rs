@@ -7,6 +7,7 @@
 pub mod applier;
 pub mod checkpoint;
 pub mod coalesce;
+mod blame;
 mod conflict;
 pub mod encode;
 pub mod error;

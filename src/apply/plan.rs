@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use crate::apply::coalesce::Contradiction;
 use crate::apply::encode::{BinaryValueError, TextArray};
-use crate::apply::row::{Row, complete_new};
 use crate::apply::route::{Binding, Bindings, Delivery, Route, RouteId, RouteTable, ShapeError};
+use crate::apply::row::{Row, complete_new};
 use crate::apply::single;
 use crate::apply::table_plan::TablePlan;
 use crate::model::{Change, PgTimestamp, Relation, TableName, Tuple, TxnBatch, TxnId};
@@ -76,7 +76,8 @@ impl Step {
             Step::Rows { params, .. } => params.iter().map(TextArray::len).sum(),
             Step::Copy { data, .. } => data.len(),
             Step::ReadAndReplace { key, new, .. } => {
-                key.iter().map(TextArray::len).sum::<usize>() + new.iter().map(|(_, p)| p.len()).sum::<usize>()
+                key.iter().map(TextArray::len).sum::<usize>()
+                    + new.iter().map(|(_, p)| p.len()).sum::<usize>()
             }
             Step::Truncate { .. } | Step::StampAll { .. } => 0,
         }
@@ -90,13 +91,17 @@ pub enum PlanError {
     #[error(transparent)]
     Shape(Box<ShapeError>),
     /// Only some leaves of a partitioned table were truncated; which of the target's rows came from them is not known.
-    #[error("a partition of {0} was truncated on the source; its rows cannot be told apart in the target: copy the table again (repcloud reset --table … --recopy)")]
+    #[error(
+        "a partition of {0} was truncated on the source; its rows cannot be told apart in the target: copy the table again (repcloud reset --table … --recopy)"
+    )]
     LeafTruncated(TableName),
     /// Binary values.
     #[error(transparent)]
     Binary(#[from] BinaryValueError),
     /// Update or delete without anything that identifies the row.
-    #[error("an update or delete of {0} arrived without an old row image although the table has no key; set REPLICA IDENTITY FULL on the source, or a key")]
+    #[error(
+        "an update or delete of {0} arrived without an old row image although the table has no key; set REPLICA IDENTITY FULL on the source, or a key"
+    )]
     NoIdentity(TableName),
 }
 
@@ -208,9 +213,9 @@ pub(crate) fn resolve<'g>(
 
 fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
     match change {
-        Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => {
-            Some(relation)
-        }
+        Change::Insert { relation, .. }
+        | Change::Update { relation, .. }
+        | Change::Delete { relation, .. } => Some(relation),
         Change::Truncate { .. } => None,
     }
 }
@@ -223,7 +228,8 @@ pub fn plan(
     options: PlanOptions,
 ) -> Result<Option<Vec<Step>>, PlanError> {
     let resolved = resolve(group, routes, cache)?;
-    let mut planner = Planner { routes, options, tables: Vec::new(), open: HashMap::default(), steps: Vec::new() };
+    let mut planner =
+        Planner { routes, options, tables: Vec::new(), open: HashMap::default(), steps: Vec::new() };
     for located in &resolved.changes {
         match planner.add(located, resolved.bindings(located)) {
             Ok(()) => {}
@@ -258,7 +264,11 @@ impl<'g> Planner<'g> {
                 Some(&index) => &mut self.tables[index],
                 None => {
                     self.open.insert(binding.route, self.tables.len());
-                    self.tables.push(TablePlan::new(binding.route, routes.route(binding.route), self.options));
+                    self.tables.push(TablePlan::new(
+                        binding.route,
+                        routes.route(binding.route),
+                        self.options,
+                    ));
                     let last = self.tables.len() - 1;
                     &mut self.tables[last]
                 }
@@ -357,7 +367,9 @@ pub(crate) fn truncate(
         }
         match route.delivery {
             Delivery::Dml => dml.push(id),
-            Delivery::LogDel => steps.push(Step::StampAll { route: id, stamp: single::stamp_array(txn.commit_time, 1)? }),
+            Delivery::LogDel => {
+                steps.push(Step::StampAll { route: id, stamp: single::stamp_array(txn.commit_time, 1)? })
+            }
         }
     }
     if !dml.is_empty() {

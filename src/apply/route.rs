@@ -81,7 +81,9 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
     /// The source sends a column the target lacks.
-    #[error("source column {column} of {source_table} has no column in target table {target}; add it there (ALTER TABLE {target} ADD COLUMN …) and start again, or name the wanted columns in the configuration")]
+    #[error(
+        "source column {column} of {source_table} has no column in target table {target}; add it there (ALTER TABLE {target} ADD COLUMN …) and start again, or name the wanted columns in the configuration"
+    )]
     ColumnAdded {
         /// Source table.
         source_table: TableName,
@@ -91,7 +93,9 @@ pub enum ShapeError {
         column: String,
     },
     /// The source no longer sends a column the target has.
-    #[error("column {column} is gone from source table {source_table} but still in target table {target}; drop it there and start again, or accept the target as it is (repcloud reset --table … --accept-target)")]
+    #[error(
+        "column {column} is gone from source table {source_table} but still in target table {target}; drop it there and start again, or accept the target as it is (repcloud reset --table … --accept-target)"
+    )]
     ColumnDropped {
         /// Source table.
         source_table: TableName,
@@ -101,7 +105,9 @@ pub enum ShapeError {
         column: String,
     },
     /// The type changed.
-    #[error("column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it (repcloud reset --table … --accept-target)")]
+    #[error(
+        "column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it (repcloud reset --table … --accept-target)"
+    )]
     TypeChanged {
         /// Source table.
         source_table: TableName,
@@ -111,7 +117,9 @@ pub enum ShapeError {
         column: String,
     },
     /// A key column is missing.
-    #[error("key column {column} of target table {target} is not among the columns of source table {source_table}")]
+    #[error(
+        "key column {column} of target table {target} is not among the columns of source table {source_table}"
+    )]
     KeyMissing {
         /// Source table.
         source_table: TableName,
@@ -160,7 +168,9 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
     }
     for known in route.known_columns.iter().flatten().filter(|k| in_target(&k.name)) {
         match relation.column_index(&known.name).and_then(|i| relation.columns.get(i)) {
-            None => return Err(ShapeError::ColumnDropped { source_table, target, column: known.name.clone() }),
+            None => {
+                return Err(ShapeError::ColumnDropped { source_table, target, column: known.name.clone() });
+            }
             Some(c) if (c.type_oid, c.type_modifier) != (known.type_oid, known.type_modifier) => {
                 return Err(ShapeError::TypeChanged { source_table, target, column: known.name.clone() });
             }
@@ -177,7 +187,8 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
         let column = route.shape.columns[usize::from(key)].name.clone();
         return Err(ShapeError::KeyMissing { source_table, target, column });
     }
-    let present = (0..source_index.len() as u16).filter(|&c| source_index[usize::from(c)] != ABSENT).collect();
+    let present =
+        (0..source_index.len() as u16).filter(|&c| source_index[usize::from(c)] != ABSENT).collect();
     Ok(Binding { route: id, source_index, present, copied_at: route.copied_at })
 }
 
@@ -221,16 +232,23 @@ impl RouteTable {
     }
 }
 
+/// A description and its bindings.
+type Bound = (Arc<Relation>, Arc<[Binding]>);
+
 /// The bindings of the relations seen so far. A relation that is described anew, with another shape, is bound anew.
 #[derive(Debug, Default)]
 pub struct Bindings {
     /// By address of the shared description: the assembler keeps the same `Arc` while the shape is the same.
-    by_oid: HashMap<Oid, (Arc<Relation>, Arc<[Binding]>), foldhash::fast::FixedState>,
+    by_oid: HashMap<Oid, Bound, foldhash::fast::FixedState>,
 }
 
 impl Bindings {
     /// The bindings of `relation`; empty when nothing is routed from it.
-    pub fn get(&mut self, routes: &RouteTable, relation: &Arc<Relation>) -> Result<Arc<[Binding]>, ShapeError> {
+    pub fn get(
+        &mut self,
+        routes: &RouteTable,
+        relation: &Arc<Relation>,
+    ) -> Result<Arc<[Binding]>, ShapeError> {
         if let Some((known, bindings)) = self.by_oid.get(&relation.oid)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
@@ -323,13 +341,19 @@ pub(crate) mod tests {
         let mut r = route(&["a", "b"], &[0], Delivery::Dml);
         r.known_columns = known(&["a", "b"]);
         let error = |r: &Route, rel: &Relation| bind(0, r, rel).unwrap_err();
-        assert!(matches!(error(&r, &relation(&["a", "b", "c"], &[0])), ShapeError::ColumnAdded { column, .. } if column == "c"));
-        assert!(matches!(error(&r, &relation(&["a"], &[0])), ShapeError::ColumnDropped { column, .. } if column == "b"));
+        assert!(
+            matches!(error(&r, &relation(&["a", "b", "c"], &[0])), ShapeError::ColumnAdded { column, .. } if column == "c")
+        );
+        assert!(
+            matches!(error(&r, &relation(&["a"], &[0])), ShapeError::ColumnDropped { column, .. } if column == "b")
+        );
         let mut retyped = (*relation(&["a", "b"], &[0])).clone();
         retyped.columns[1].type_oid = 23;
         assert!(matches!(error(&r, &retyped), ShapeError::TypeChanged { column, .. } if column == "b"));
         r.known_columns = None;
-        assert!(matches!(error(&r, &relation(&["b"], &[0])), ShapeError::KeyMissing { column, .. } if column == "a"));
+        assert!(
+            matches!(error(&r, &relation(&["b"], &[0])), ShapeError::KeyMissing { column, .. } if column == "a")
+        );
     }
 
     #[test]

@@ -49,7 +49,10 @@ pub(crate) fn is_about_a_row(cause: &Cause) -> bool {
         Cause::Error { sqlstate: Some(code), .. } => {
             matches!(
                 class_of_sqlstate(code),
-                FailureClass::Conflict | FailureClass::Rejected | FailureClass::Privilege | FailureClass::Other
+                FailureClass::Conflict
+                    | FailureClass::Rejected
+                    | FailureClass::Privilege
+                    | FailureClass::Other
             )
         }
         Cause::Error { sqlstate: None, .. } => false,
@@ -160,7 +163,8 @@ impl Careful<'_> {
         let routes = self.session.routes().clone();
         let route = routes.route(binding.route);
         let at = located.txn.commit_time;
-        let way = single::overwrite(binding.route, route, binding, located.change, at).map_err(ApplyError::Plan)?;
+        let way =
+            single::overwrite(binding.route, route, binding, located.change, at).map_err(ApplyError::Plan)?;
         let Some(way) = way else { return Ok(Resolution::Logged) };
         for clear in &way.clear {
             // No row there is as good as one removed.

@@ -45,7 +45,9 @@ pub(crate) fn steps(
         Change::Update { relation, old, new } => {
             let new = Row::new(complete_new(relation, old.as_ref(), new), binding);
             match old {
-                Some(OldTuple::Full(old)) if route.shape.key.is_empty() => single.whole(&row(old), Some(&new)),
+                Some(OldTuple::Full(old)) if route.shape.key.is_empty() => {
+                    single.whole(&row(old), Some(&new))
+                }
                 _ if route.shape.key.is_empty() => Err(PlanError::NoIdentity(route.source.clone())),
                 Some(old) => single.update(&row(old.tuple()), &new),
                 None => single.update(&new, &new),

@@ -15,6 +15,9 @@ use crate::sql::shape::{ColumnSet, Shape};
 /// correctness, and a fixed seed keeps plans repeatable.
 const HASH: foldhash::fast::FixedState = foldhash::fast::FixedState::with_seed(0x5EED_0F4E_9C10_0D01);
 
+/// A row and, in logdel, the time of its deletion.
+type Stamped<'r, 'g> = (&'r Row<'g>, Option<PgTimestamp>);
+
 struct Entry<'g> {
     /// A row that holds the key.
     key: Row<'g>,
@@ -79,9 +82,7 @@ impl<'g> TablePlan<'g> {
     fn find(&self, key: &Row<'_>) -> Option<usize> {
         let columns = &self.route.shape.key;
         let hash = key.key_hash(columns, &HASH);
-        self.index
-            .find(hash, |&i| self.entries[i as usize].key.same_key(key, columns))
-            .map(|&i| i as usize)
+        self.index.find(hash, |&i| self.entries[i as usize].key.same_key(key, columns)).map(|&i| i as usize)
     }
 
     fn apply(&mut self, key: Row<'g>, event: Event<'g>) -> Result<(), Stop> {
@@ -129,9 +130,9 @@ impl<'g> TablePlan<'g> {
     pub(crate) fn flush_phase(&mut self) -> Result<(), BinaryValueError> {
         let entries = std::mem::take(&mut self.entries);
         self.index.clear();
-        let mut deletes: Vec<(&Row<'_>, Option<PgTimestamp>)> = Vec::new();
-        let mut updates: Vec<(ColumnSet, Vec<(&Row<'_>, Option<PgTimestamp>)>)> = Vec::new();
-        let mut inserts: Vec<(ColumnSet, Vec<(&Row<'_>, Option<PgTimestamp>)>)> = Vec::new();
+        let mut deletes: Vec<Stamped<'_, 'g>> = Vec::new();
+        let mut updates: Vec<(ColumnSet, Vec<Stamped<'_, 'g>>)> = Vec::new();
+        let mut inserts: Vec<(ColumnSet, Vec<Stamped<'_, 'g>>)> = Vec::new();
         for entry in &entries {
             match &entry.net {
                 Some(Net::Delete(at)) => deletes.push((&entry.key, Some(*at))),
@@ -142,7 +143,9 @@ impl<'g> TablePlan<'g> {
                 Some(Net::Update(row, stamp)) => {
                     by_columns(&mut updates, row.columns_with_value(&self.route.shape.key), row, *stamp);
                 }
-                Some(Net::Insert(row, stamp)) => by_columns(&mut inserts, row.columns_with_value(&[]), row, *stamp),
+                Some(Net::Insert(row, stamp)) => {
+                    by_columns(&mut inserts, row.columns_with_value(&[]), row, *stamp)
+                }
                 Some(Net::Nothing) | None => {}
             }
         }
@@ -174,11 +177,7 @@ impl<'g> TablePlan<'g> {
         self.options.replace && self.route.replace_allowed && known
     }
 
-    fn insert_step(
-        &self,
-        columns: ColumnSet,
-        rows: &[(&Row<'_>, Option<PgTimestamp>)],
-    ) -> Result<Step, BinaryValueError> {
+    fn insert_step(&self, columns: ColumnSet, rows: &[Stamped<'_, '_>]) -> Result<Step, BinaryValueError> {
         if self.route.copy_allowed && rows.len() >= self.options.copy_from_rows && !columns.is_empty() {
             let rows: Vec<&Row<'_>> = rows.iter().map(|(row, _)| *row).collect();
             let data = copy_text(&rows, &columns)?;
@@ -196,7 +195,7 @@ impl<'g> TablePlan<'g> {
         &self,
         shape: Shape,
         columns: &[u16],
-        rows: &[(&Row<'_>, Option<PgTimestamp>)],
+        rows: &[Stamped<'_, '_>],
     ) -> Result<Step, BinaryValueError> {
         let mut params = Vec::with_capacity(self.route.shape.parameter_count(&shape));
         for &column in self.route.shape.key.iter().chain(columns) {
@@ -209,7 +208,7 @@ impl<'g> TablePlan<'g> {
     fn push_stamps(
         &self,
         params: &mut Vec<TextArray>,
-        rows: &[(&Row<'_>, Option<PgTimestamp>)],
+        rows: &[Stamped<'_, '_>],
     ) -> Result<(), BinaryValueError> {
         if self.route.delivery == Delivery::LogDel {
             let stamps: Vec<Option<String>> = rows.iter().map(|(_, stamp)| stamp.map(stamp_text)).collect();
@@ -222,7 +221,7 @@ impl<'g> TablePlan<'g> {
 
 /// Adds a row to the statement of its columns. Few sets occur in one group: a list is enough.
 fn by_columns<'r, 'g>(
-    sets: &mut Vec<(ColumnSet, Vec<(&'r Row<'g>, Option<PgTimestamp>)>)>,
+    sets: &mut Vec<(ColumnSet, Vec<Stamped<'r, 'g>>)>,
     columns: ColumnSet,
     row: &'r Row<'g>,
     stamp: Option<PgTimestamp>,

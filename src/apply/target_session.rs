@@ -113,14 +113,15 @@ impl TargetSession {
         let mut start = 0;
         while start < flight.len() {
             // COPY talks in both directions: it ends a run of commands that need no answer to go on.
-            let alone = |c: &Command<'_>| {
-                matches!(c, Command::Step(Step::Copy { .. } | Step::ReadAndReplace { .. }))
-            };
+            let alone =
+                |c: &Command<'_>| matches!(c, Command::Step(Step::Copy { .. } | Step::ReadAndReplace { .. }));
             let end = flight[start..].iter().position(alone).map_or(flight.len(), |i| start + i);
             self.pipelined(&flight[start..end]).await.map_err(|f| Failure { at: f.at + start, ..f })?;
             if let Some(Command::Step(step)) = flight.get(end) {
                 let result = match step {
-                    Step::Copy { route, columns, rows, data } => self.copy(*route, columns, *rows, data).await,
+                    Step::Copy { route, columns, rows, data } => {
+                        self.copy(*route, columns, *rows, data).await
+                    }
                     Step::ReadAndReplace { route, key, new } => self.read_and_replace(*route, key, new).await,
                     _ => Ok(()),
                 };
@@ -133,10 +134,8 @@ impl TargetSession {
 
     async fn pipelined(&self, flight: &[Command<'_>]) -> Result<(), Failure> {
         type Answer<'a> = Pin<Box<dyn Future<Output = Result<(), Cause>> + Send + 'a>>;
-        let mut answers: Vec<Answer<'_>> = flight
-            .iter()
-            .map(|command| -> Answer<'_> { Box::pin(self.one(*command)) })
-            .collect();
+        let mut answers: Vec<Answer<'_>> =
+            flight.iter().map(|command| -> Answer<'_> { Box::pin(self.one(*command)) }).collect();
         // The first poll of each sends it, in order.
         let mut done: Vec<Option<Result<(), Cause>>> = Vec::with_capacity(answers.len());
         for answer in &mut answers {
@@ -188,7 +187,10 @@ impl TargetSession {
 
     fn statement(&self, key: &StatementKey) -> Result<&Statement, Cause> {
         self.statements.get(key).ok_or_else(|| Cause::Error {
-            error: PgError::Protocol { during: "applying".into(), what: "a statement was not prepared".into() },
+            error: PgError::Protocol {
+                during: "applying".into(),
+                what: "a statement was not prepared".into(),
+            },
             sqlstate: None,
         })
     }
@@ -221,7 +223,13 @@ impl TargetSession {
         Ok(())
     }
 
-    async fn copy(&self, route: RouteId, columns: &ColumnSet, rows: usize, data: &Bytes) -> Result<(), Cause> {
+    async fn copy(
+        &self,
+        route: RouteId,
+        columns: &ColumnSet,
+        rows: usize,
+        data: &Bytes,
+    ) -> Result<(), Cause> {
         /// A chunk of COPY data: large enough to cost nothing, small enough not to be copied into a huge buffer.
         const CHUNK: usize = 64 << 10;
         let statement = self.statement(&StatementKey::Copy(route, columns.clone()))?;
@@ -259,9 +267,9 @@ impl TargetSession {
                 (Some((_, array)), _) => array.clone(),
                 (None, Some(row)) => {
                     let text: Option<String> = row.try_get(column)?;
-                    let value = text.as_ref().map_or(crate::model::Value::Null, |t| {
-                        crate::model::Value::Text(t.as_bytes())
-                    });
+                    let value = text
+                        .as_ref()
+                        .map_or(crate::model::Value::Null, |t| crate::model::Value::Text(t.as_bytes()));
                     TextArray::of(std::iter::once(value)).map_err(|e| Cause::Error {
                         error: PgError::Protocol { during: "applying".into(), what: e.to_string() },
                         sqlstate: None,
@@ -286,7 +294,11 @@ fn counted(expected: u64, touched: u64) -> Result<(), Cause> {
 struct Param<'a>(&'a TextArray);
 
 impl ToSql for Param<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         out.put_slice(self.0.as_bytes());
         Ok(IsNull::No)
     }
@@ -303,7 +315,9 @@ impl Cause {
     pub(crate) fn text(&self) -> String {
         match self {
             Cause::RowCount { touched: 0, .. } => "the row is not there".to_owned(),
-            Cause::RowCount { expected, touched } => format!("{touched} rows were touched instead of {expected}"),
+            Cause::RowCount { expected, touched } => {
+                format!("{touched} rows were touched instead of {expected}")
+            }
             Cause::Error { error, .. } => match error.source() {
                 Some(source) => format!("{error}: {source}"),
                 None => error.to_string(),

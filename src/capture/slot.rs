@@ -205,7 +205,10 @@ impl SlotReader {
         }
         if silent > self.options.silence_limit {
             return Err(PgError::Timeout {
-                during: format!("waiting for a sign of life of the source on slot \"{}\"", self.stream.slot()),
+                during: format!(
+                    "waiting for a sign of life of the source on slot \"{}\"",
+                    self.stream.slot()
+                ),
                 limit: self.options.silence_limit,
             }
             .into());

@@ -14,7 +14,8 @@ use crate::pg::{ConnectOptions, PgError, SslMode, passfile};
 
 /// How to reach a connection.
 pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
-    let mut options = ConnectOptions::new(&connection.host, connection.port, &connection.user, &connection.database);
+    let mut options =
+        ConnectOptions::new(&connection.host, connection.port, &connection.user, &connection.database);
     options.password = connection.password.clone();
     options.sslmode = match connection.sslmode {
         config::SslMode::Disable => SslMode::Disable,
@@ -37,7 +38,8 @@ pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
 
 /// The password file's answer for a login; an `Err` is a warning.
 pub(crate) fn passfile_password(path: &Path, login: Login<'_>) -> Result<Option<SecretString>, String> {
-    let found = passfile::lookup(path, &ConnectOptions::new(login.host, login.port, login.user, login.database));
+    let found =
+        passfile::lookup(path, &ConnectOptions::new(login.host, login.port, login.user, login.database));
     match found.warning {
         Some(warning) => Err(warning),
         None => Ok(found.password),
@@ -56,7 +58,11 @@ pub(crate) fn streams(settings: &Settings, source: &Connection) -> Vec<StreamOpt
             slot_name: source.slot_name.clone(),
             publication: source.publication.clone(),
             max_retained_wal: source.max_retained_wal,
-            entries: settings.entries_of(&source.name).filter(|e| e.target == target.name).map(entry).collect(),
+            entries: settings
+                .entries_of(&source.name)
+                .filter(|e| e.target == target.name)
+                .map(entry)
+                .collect(),
             copy_workers: 2,
         })
         .collect()

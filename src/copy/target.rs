@@ -104,6 +104,7 @@ pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyE
     run(target, table, &format!("TRUNCATE {table}")).await
 }
 
+/// Checks that what only a person can make (extension types, collations) is there.
 pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
     for requirement in &ddl.requires {
         let (kind, name) = match requirement {

@@ -41,7 +41,9 @@ pub enum FlowError {
     #[error("source: {0}")]
     Setup(#[from] SetupError),
     /// A slot was not made in time.
-    #[error("could not create slot \"{slot}\" within {seconds} s: the source waits for the end of {waiting_for}")]
+    #[error(
+        "could not create slot \"{slot}\" within {seconds} s: the source waits for the end of {waiting_for}"
+    )]
     SlotTimeout {
         /// Slot.
         slot: String,
@@ -101,7 +103,9 @@ impl FlowError {
             FlowError::Capture(error) => error.advice(),
             FlowError::Apply(error) => error.advice(),
             FlowError::State(StateError::Target(error)) => error.advice(),
-            FlowError::Running { .. } | FlowError::Stopped(StopReason::SlotActive { .. }) => RetryAdvice::Reconnect,
+            FlowError::Running { .. } | FlowError::Stopped(StopReason::SlotActive { .. }) => {
+                RetryAdvice::Reconnect
+            }
             _ => RetryAdvice::Stop,
         }
     }
@@ -111,10 +115,13 @@ impl FlowError {
         match self {
             FlowError::Stopped(reason) => Some(reason.hint(source)),
             FlowError::Apply(error) => error.hint(source),
-            FlowError::SlotTimeout { .. } => {
-                Some("end these transactions, or start again when they have ended; no slot was left behind".to_owned())
+            FlowError::SlotTimeout { .. } => Some(
+                "end these transactions, or start again when they have ended; no slot was left behind"
+                    .to_owned(),
+            ),
+            FlowError::Running { .. } => {
+                Some("stop it first; `repcloud status` shows its process".to_owned())
             }
-            FlowError::Running { .. } => Some("stop it first; `repcloud status` shows its process".to_owned()),
             _ => None,
         }
     }

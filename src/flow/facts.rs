@@ -109,7 +109,9 @@ pub(crate) async fn may_use_replica_role(target: &Session) -> Result<bool, FlowE
             let back = target.batch_execute("RESET session_replication_role").await;
             back.map(|()| true).map_err(|e| FlowError::Target(e.into()))
         }
-        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Ok(false)
+        }
         Err(error) => Err(FlowError::Target(error.into())),
     }
 }

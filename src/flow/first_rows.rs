@@ -16,6 +16,7 @@ use crate::copy::format::choose_format;
 use crate::copy::target::{self, analyze, build_indexes, empty_table, prepare_table};
 use crate::copy::worker::{CopySpec, copy_chunk, read_heap};
 use crate::flow::error::FlowError;
+use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::new_record;
 use crate::flow::status::Board;
@@ -63,12 +64,16 @@ pub(crate) async fn begin(
     let mut record = new_record(work, TableState::Copying, at);
     record.made_by_us = existing.is_none() || before.is_some_and(|b| b.made_by_us);
     checkpoint::write_table(target, key, &record).await?;
+    leaves::record(target, key, work).await?;
     match existing {
         None => {
             let ddl = ddl(source, work).await?;
             prepare_table(target, &ddl).await?;
             for left_out in &ddl.left_out {
-                events.warning(format!("{}: {} is left out: {}", work.target, left_out.object, left_out.reason));
+                events.warning(format!(
+                    "{}: {} is left out: {}",
+                    work.target, left_out.object, left_out.reason
+                ));
             }
         }
         Some(_) if empty => empty_table(target, &work.target).await?,
@@ -142,10 +147,22 @@ impl FirstRows {
         let mut tasks = VecDeque::new();
         for (index, work) in work.iter().enumerate() {
             let progress = self.plan(work, index, target, &mut tasks).await?;
-            events.info(format!("copying {} → {} ({} chunks)", work.source.name, work.target, progress.left.load(Ordering::Relaxed)));
+            events.info(format!(
+                "copying {} → {} ({} chunks)",
+                work.source.name,
+                work.target,
+                progress.left.load(Ordering::Relaxed)
+            ));
             tables.push(progress);
         }
-        let copy = Copy { snapshot: &self.snapshot, options, tables: &tables, tasks: Mutex::new(tasks), events, board };
+        let copy = Copy {
+            snapshot: &self.snapshot,
+            options,
+            tables: &tables,
+            tasks: Mutex::new(tasks),
+            events,
+            board,
+        };
         let workers = options.copy_workers.max(1);
         try_join_all((0..workers).map(|_| copy.worker())).await?;
         Ok(())
@@ -158,9 +175,9 @@ impl FirstRows {
         target: &Session,
         tasks: &mut VecDeque<Task>,
     ) -> Result<Progress<'w>, FlowError> {
-        let definition = read_table(target, &work.target)
-            .await?
-            .ok_or_else(|| FlowError::Internal(format!("{} has gone while it was being copied", work.target)))?;
+        let definition = read_table(target, &work.target).await?.ok_or_else(|| {
+            FlowError::Internal(format!("{} has gone while it was being copied", work.target))
+        })?;
         let sources = if work.leaves.is_empty() { std::slice::from_ref(&work.source) } else { &work.leaves };
         let mut specs = Vec::new();
         let mut count = 0;
@@ -168,7 +185,12 @@ impl FirstRows {
             let pairs: Vec<(&ColumnDef, &ColumnDef)> = work
                 .columns()
                 .into_iter()
-                .filter_map(|c| Some((source.column(&c.name)?, definition.column(&c.name).filter(|t| t.generated.is_none())?)))
+                .filter_map(|c| {
+                    Some((
+                        source.column(&c.name)?,
+                        definition.column(&c.name).filter(|t| t.generated.is_none())?,
+                    ))
+                })
                 .collect();
             let columns: Vec<String> = pairs.iter().map(|(c, _)| c.name.clone()).collect();
             let versions = [&self.holder, target].map(|s| i32::try_from(s.server_version()).unwrap_or(0));
@@ -228,7 +250,10 @@ impl Copy<'_> {
         let settings = "SET synchronous_commit = off; SET session_replication_role = replica";
         if target.batch_execute(settings).await.is_err() {
             // Without the right to it, triggers fire; pre-flight has refused tables where that matters.
-            target.batch_execute("SET synchronous_commit = off").await.map_err(|e| FlowError::Target(e.into()))?;
+            target
+                .batch_execute("SET synchronous_commit = off")
+                .await
+                .map_err(|e| FlowError::Target(e.into()))?;
         }
         while let Some(task) = self.next() {
             let table = &self.tables[task.table];
@@ -258,7 +283,9 @@ impl Copy<'_> {
         let name = table.work.target.to_string();
         let records = checkpoint::read_tables(&target, key).await?;
         let Some(mut record) = records.into_iter().find(|r| r.target_table == name) else {
-            return Err(FlowError::Internal(format!("the state of {name} has gone while it was being copied")));
+            return Err(FlowError::Internal(format!(
+                "the state of {name} has gone while it was being copied"
+            )));
         };
         if record.made_by_us {
             let ddl = ddl(source, table.work).await?;

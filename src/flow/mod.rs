@@ -7,6 +7,7 @@ mod clock;
 pub mod error;
 mod facts;
 mod first_rows;
+mod leaves;
 mod monitor;
 pub mod options;
 mod planner;

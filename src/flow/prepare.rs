@@ -13,7 +13,9 @@ use crate::copy::target::rows_exist;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
+use crate::flow::view::TableView;
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{self, TableWork};
 use crate::model::{Events, Lsn, TableName, TablePattern};
@@ -91,7 +93,29 @@ impl<'a> Preparation<'a> {
         this.resolve().await?;
         this.check_publication().await?;
         this.check_targets().await?;
+        this.show(&[]);
         Ok(this)
+    }
+
+    /// Puts the tables on the board, with what `records` know of them.
+    fn show(&self, records: &[TableRecord]) {
+        let tables = self.work.iter().map(|work| {
+            let target_table = work.target.to_string();
+            let record = records.iter().find(|r| r.target_table == target_table);
+            let count = |rows: i64| u64::try_from(rows).unwrap_or(0);
+            TableView {
+                source_table: work.source.name.to_string(),
+                mode: work.mode().to_owned(),
+                state: record.map_or("waiting", |r| r.state.as_str()).to_owned(),
+                rows_copied: record.map_or(0, |r| count(r.rows_copied)),
+                rows_total: count(record.map_or_else(|| work.rows_estimate(), |r| r.rows_total)),
+                error: record.and_then(|r| r.error.clone()),
+                target_table,
+                ..TableView::default()
+            }
+        });
+        let tables = tables.collect();
+        self.view.update(|view| view.tables = tables);
     }
 
     /// Steps until the stream can begin.
@@ -103,6 +127,7 @@ impl<'a> Preparation<'a> {
                 target_name: self.options.key.target.clone(),
             });
         }
+        leaves::check(self.target, &self.options.key, &self.work).await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -113,6 +138,7 @@ impl<'a> Preparation<'a> {
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
                     let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let ready = Ready {
                         routes: RouteTable::new(self.routes().await?),
                         from,
@@ -144,7 +170,8 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                let name = format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                let name =
+                    format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {
@@ -162,8 +189,10 @@ impl<'a> Preparation<'a> {
                 self.begun.clear();
             }
             Step::Adopt { table } => {
-                let record = new_record(self.work_of(&table)?, TableState::Streaming, Lsn::INVALID);
+                let work = self.work_of(&table)?;
+                let record = new_record(work, TableState::Streaming, Lsn::INVALID);
                 checkpoint::write_table(self.target, &key, &record).await?;
+                leaves::record(self.target, &key, work).await?;
             }
             Step::ReleaseSnapshot => {
                 if let Some(snapshot) = self.snapshot.take() {
@@ -282,7 +311,11 @@ impl<'a> Preparation<'a> {
     async fn publish(&mut self) -> Result<(), FlowError> {
         let plan = self.check_publication().await?;
         setup::apply_plan(self.source, &plan, &self.wanted, LockLimits::default()).await?;
-        self.events.info(format!("published {} tables as {}", plan.added.len(), self.publications.join(", ")));
+        self.events.info(format!(
+            "published {} tables as {}",
+            plan.added.len(),
+            self.publications.join(", ")
+        ));
         self.published = true;
         Ok(())
     }
@@ -293,7 +326,9 @@ impl<'a> Preparation<'a> {
         for work in &self.work {
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(work::route(work, &target, None, self.replica_role).err().unwrap_or_default());
+                    findings.extend(
+                        work::route(work, &target, None, self.replica_role).err().unwrap_or_default(),
+                    );
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -320,7 +355,9 @@ impl<'a> Preparation<'a> {
                 },
                 None => findings.push(work::TargetFinding {
                     table: work.target.clone(),
-                    problem: "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)".to_owned(),
+                    problem:
+                        "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)"
+                            .to_owned(),
                     help: None,
                 }),
             }

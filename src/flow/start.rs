@@ -156,7 +156,9 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {
     /// A slot of our name that we did not make.
-    #[error("slot \"{slot}\" exists on the source but the target knows nothing of it; it belongs to another stream or to a target that was restored")]
+    #[error(
+        "slot \"{slot}\" exists on the source but the target knows nothing of it; it belongs to another stream or to a target that was restored"
+    )]
     SlotForeign {
         /// Slot.
         slot: String,
@@ -176,7 +178,9 @@ pub enum StopReason {
         applied: Lsn,
     },
     /// The server gave up the slot's WAL.
-    #[error("slot \"{slot}\" has lost WAL it needs (max_slot_wal_keep_size or an idle timeout); what was written since {applied} is not in the target")]
+    #[error(
+        "slot \"{slot}\" has lost WAL it needs (max_slot_wal_keep_size or an idle timeout); what was written since {applied} is not in the target"
+    )]
     SlotLost {
         /// Slot.
         slot: String,
@@ -184,7 +188,9 @@ pub enum StopReason {
         applied: Lsn,
     },
     /// The slot would silently forward us past changes.
-    #[error("slot \"{slot}\" is confirmed up to {confirmed}, beyond the target's position {applied}: another consumer has used it, or the target was restored from a backup; the changes between are not to be had from it")]
+    #[error(
+        "slot \"{slot}\" is confirmed up to {confirmed}, beyond the target's position {applied}: another consumer has used it, or the target was restored from a backup; the changes between are not to be had from it"
+    )]
     SlotAhead {
         /// Slot.
         slot: String,
@@ -226,7 +232,9 @@ pub enum StopReason {
         before: String,
     },
     /// A promotion that may have lost what we have.
-    #[error("the source is on timeline {now}, was on {before}: it was promoted or restored, and that the target's position {applied} lies in its history is not certain")]
+    #[error(
+        "the source is on timeline {now}, was on {before}: it was promoted or restored, and that the target's position {applied} lies in its history is not certain"
+    )]
     OtherTimeline {
         /// Now.
         now: u32,
@@ -258,15 +266,21 @@ impl StopReason {
                 "if nothing uses it: SELECT pg_drop_replication_slot('{slot}') on the source, then start again; if the target was restored: {reset} --all --recopy"
             ),
             StopReason::GivenSlotMissing { slot } => {
-                format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput') on the source, or remove slot_name from the configuration")
+                format!(
+                    "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput') on the source, or remove slot_name from the configuration"
+                )
             }
-            StopReason::SlotMissing { .. } | StopReason::SlotLost { .. } | StopReason::SlotAhead { .. } => format!(
-                "copy everything again: {reset} --all --recopy; or accept the target as it is, without the changes between: {reset} --all --accept-target"
-            ),
+            StopReason::SlotMissing { .. } | StopReason::SlotLost { .. } | StopReason::SlotAhead { .. } => {
+                format!(
+                    "copy everything again: {reset} --all --recopy; or accept the target as it is, without the changes between: {reset} --all --accept-target"
+                )
+            }
             StopReason::SlotActive { pid, .. } => format!(
                 "stop the other process; if it is a left-over connection: SELECT pg_terminate_backend({pid}) on the source"
             ),
-            StopReason::SlotUnfit { .. } => "choose another slot_name, or drop the slot on the source".to_owned(),
+            StopReason::SlotUnfit { .. } => {
+                "choose another slot_name, or drop the slot on the source".to_owned()
+            }
             StopReason::SlotRenamed { recorded, .. } => {
                 format!("set slot_name = \"{recorded}\" again, or start over: {reset} --all --recopy")
             }
@@ -390,11 +404,8 @@ fn check_slot(facts: &Facts, checkpoint: &CheckpointFacts) -> Result<Option<u32>
     if facts.system.timeline == checkpoint.timeline {
         return Ok(None);
     }
-    let in_history = facts
-        .system
-        .history
-        .iter()
-        .any(|&(timeline, end)| timeline == checkpoint.timeline && end >= applied);
+    let in_history =
+        facts.system.history.iter().any(|&(timeline, end)| timeline == checkpoint.timeline && end >= applied);
     match in_history && slot.synced {
         true => Ok(Some(facts.system.timeline)),
         false => Err(StopReason::OtherTimeline {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::apply::checkpoint::{self, CheckpointWriter};
@@ -114,9 +115,7 @@ async fn run_once(
     }
     board.update(|v| v.state = StreamState::Copying);
     let mut stopping = stop.clone();
-    let preparation = async {
-        Preparation::new(options, &source, &target, events, board).await?.run().await
-    };
+    let preparation = async { Preparation::new(options, &source, &target, events, board).await?.run().await };
     let (ready, replication) = tokio::select! {
         biased;
         () = stopped(&mut stopping) => return Ok(()),
@@ -145,18 +144,21 @@ impl Running<'_> {
     ) -> Result<(), FlowError> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
-        let (applier, flusher, report) = self.applier(&routes, &target, &ready.replica_role, ready.generation, progress).await?;
+        let (applier, flusher, report) =
+            self.applier(&routes, &target, &ready.replica_role, ready.generation, progress).await?;
         let status_every = self.status_interval(&source).await?;
         let plugin = plugin_options(&ready.publications);
         let slot = self.options.slot();
-        let stream = replication.start_replication(&slot, ready.from, &plugin).await.map_err(FlowError::Source)?;
+        let stream =
+            replication.start_replication(&slot, ready.from, &plugin).await.map_err(FlowError::Source)?;
         self.events.info(format!("streaming from slot \"{slot}\" at {}", ready.from));
         self.board.update(|v| {
             v.state = StreamState::CatchingUp;
             v.error = None;
             v.applied_lsn = v.applied_lsn.max(ready.from);
         });
-        let (written_in, written) = watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
+        let (written_in, written) =
+            watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
         let (batches_in, batches) = mpsc::channel::<TxnBatch>(4);
         let (groups_in, groups) = mpsc::channel(1);
         let (halt_in, halt) = watch::channel(false);
@@ -179,51 +181,38 @@ impl Running<'_> {
             work: &ready.work,
             until: self.until,
         };
-        let mut planning = tokio::spawn(planner::run(
-            routes.clone(),
-            GroupLimits::default(),
-            PlanOptions::default(),
-            batches,
-            groups_in,
-        ));
-        let mut reading = tokio::spawn(reader.run(batches_in, halt.clone()));
-        let mut applying = tokio::spawn(applier.run(groups));
-        let mut flushing = tokio::spawn(flusher.run(halt.clone()));
-        let abort = Abort([planning.abort_handle(), reading.abort_handle(), applying.abort_handle(), flushing.abort_handle()]);
+        let mut tasks: JoinSet<Result<(), FlowError>> = JoinSet::new();
+        let (limits, plan_options) = (GroupLimits::default(), PlanOptions::default());
+        let planning = planner::run(routes.clone(), limits, plan_options, batches, groups_in);
+        tasks.spawn(async move {
+            planning.await;
+            Ok(())
+        });
+        let reading = reader.run(batches_in, halt.clone());
+        tasks.spawn(async move { Ok(reading.await?) });
+        tasks.spawn(async move { Ok(applier.run(groups).await?) });
+        tasks.spawn(async move { Ok(flusher.run(halt).await?) });
         let relay = relay(report.clone(), written_in);
         let watching = monitor.run(report);
         let mut stop = stop;
         let lost_lock = target.ended();
         let outcome = tokio::select! {
             biased;
-            result = &mut applying => joined(result, "applier").and_then(|r| r.map_err(FlowError::from)),
-            result = &mut reading => joined(result, "reader").and_then(|r| r.map_err(FlowError::from)),
-            result = &mut flushing => joined(result, "flusher").and_then(|r| r.map_err(FlowError::from)),
-            result = &mut planning => joined(result, "planner"),
+            Some(done) = tasks.join_next() => joined(done),
             result = watching => result,
             error = lost_lock => Err(FlowError::Target(error)),
             () = relay => Ok(()),
             () = stopped(&mut stop) => Ok(()),
         };
-        // The reader's end may only be the applier's failure seen from the other side: prefer the cause.
-        let outcome = match outcome {
-            Ok(()) if applying.is_finished() => joined((&mut applying).await, "applier").and_then(|r| r.map_err(FlowError::from)),
-            other => other,
-        };
-        if outcome.is_ok() && !applying.is_finished() && !reading.is_finished() {
-            // In order: the reader confirms and ends the stream, its channel closes, the applier writes the rest.
-            halt_in.send_replace(true);
-            let drain = async {
-                joined((&mut reading).await, "reader")??;
-                joined((&mut applying).await, "applier")??;
-                Ok::<(), FlowError>(())
-            };
-            if let Ok(result) = tokio::time::timeout(Duration::from_secs(30), drain).await {
-                result?;
+        match outcome {
+            // In order: the reader confirms and ends the stream, its channel closes, the applier writes the rest. A task
+            // that ended early without an error ended because of another one's: that error comes to light here.
+            Ok(()) => {
+                halt_in.send_replace(true);
+                drain(&mut tasks).await
             }
+            Err(error) => Err(cause(error, &mut tasks)),
         }
-        drop(abort);
-        outcome
     }
 
     async fn applier(
@@ -237,8 +226,11 @@ impl Running<'_> {
         let key = &self.options.key;
         let skips: HashSet<Lsn> = checkpoint::read_skips(target, key).await?.into_iter().collect();
         let session = connect_target(self.options).await?;
-        let session = TargetSession::new(session, routes.clone(), *replica_role).await.map_err(FlowError::Target)?;
-        let writer = CheckpointWriter::new(session.session(), key.clone(), generation).await.map_err(FlowError::Target)?;
+        let session =
+            TargetSession::new(session, routes.clone(), *replica_role).await.map_err(FlowError::Target)?;
+        let writer = CheckpointWriter::new(session.session(), key.clone(), generation)
+            .await
+            .map_err(FlowError::Target)?;
         let flush_session = connect_target(self.options).await?;
         let options = ApplyOptions { until: self.until, skips, ..ApplyOptions::default() };
         Ok(Applier::new(session, flush_session, writer, progress, options))
@@ -265,15 +257,33 @@ async fn relay(mut report: watch::Receiver<ApplyReport>, written: watch::Sender<
     }
 }
 
-fn joined<T>(result: Result<T, tokio::task::JoinError>, who: &str) -> Result<T, FlowError> {
-    result.map_err(|error| FlowError::Internal(format!("the {who} ended: {error}")))
+fn joined(done: Result<Result<(), FlowError>, JoinError>) -> Result<(), FlowError> {
+    done.unwrap_or_else(|error| Err(FlowError::Internal(format!("a task of the stream ended: {error}"))))
 }
 
-/// No task outlives its stream.
-struct Abort([tokio::task::AbortHandle; 4]);
+/// Waits for the tasks' end; those that do not end in time are aborted (what they did not commit comes again).
+async fn drain(tasks: &mut JoinSet<Result<(), FlowError>>) -> Result<(), FlowError> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let mut outcome = Ok(());
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(joined(done));
+        }
+    };
+    let _ended = tokio::time::timeout(LIMIT, all).await.is_ok();
+    outcome
+}
 
-impl Drop for Abort {
-    fn drop(&mut self) {
-        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+/// The first task to end may only have seen another one's failure from its side: an applier's or planner's error that
+/// is there by now says more than a closed connection.
+fn cause(error: FlowError, tasks: &mut JoinSet<Result<(), FlowError>>) -> FlowError {
+    if matches!(error, FlowError::Apply(_)) {
+        return error;
     }
+    while let Some(done) = tasks.try_join_next() {
+        if let Err(FlowError::Apply(other)) = joined(done) {
+            return FlowError::Apply(other);
+        }
+    }
+    error
 }

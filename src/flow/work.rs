@@ -56,14 +56,14 @@ impl TableWork {
             return key.clone();
         }
         match self.source.identity {
-            ReplicaIdentity::Full => {
-                [target.primary_key(), self.source.primary_key()]
-                    .into_iter()
-                    .flatten()
-                    .find(|k| replicated(k) && has_unique_index(target, k))
-                    .unwrap_or_default()
+            ReplicaIdentity::Full => [target.primary_key(), self.source.primary_key()]
+                .into_iter()
+                .flatten()
+                .find(|k| replicated(k) && has_unique_index(target, k))
+                .unwrap_or_default(),
+            ReplicaIdentity::Nothing => {
+                self.source.primary_key().filter(|k| replicated(k)).unwrap_or_default()
             }
-            ReplicaIdentity::Nothing => self.source.primary_key().filter(|k| replicated(k)).unwrap_or_default(),
             _ => self.source.identity_columns().filter(|k| replicated(k)).unwrap_or_default(),
         }
     }
@@ -123,14 +123,14 @@ pub fn route(
     if !findings.list.is_empty() {
         return Err(findings.list);
     }
-    let position = |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
-    let identity_always_key = columns
-        .iter()
-        .any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
+    let position =
+        |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
+    let identity_always_key =
+        columns.iter().any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
     let logdel = work.entry.delivery == Delivery::LogDel;
     let has_extra_columns = has_extra(work, target, &columns);
     // logdel keeps the row. Else foreign keys and triggers must rest, and no column may be the target's own.
-    let awake = target.triggers.iter().any(|t| t.row && matches!(t.enabled, 'A' | 'R'));
+    let awake = target.triggers.iter().any(|t| matches!(t.enabled, 'A' | 'R'));
     let replace_allowed = logdel || replica_role && !has_extra_columns && !awake;
     Ok(Route {
         source: work.source.name.clone(),
@@ -212,7 +212,11 @@ fn check_columns(work: &TableWork, target: &TableDef, findings: &mut Findings) {
         match target.column(&column.name) {
             None => findings.add(
                 format!("column {} is missing", quote_ident(&column.name)),
-                Some(format!("ALTER TABLE {name} ADD COLUMN {} {}", quote_ident(&column.name), column.type_sql)),
+                Some(format!(
+                    "ALTER TABLE {name} ADD COLUMN {} {}",
+                    quote_ident(&column.name),
+                    column.type_sql
+                )),
             ),
             Some(t) if t.identity == IdentityKind::Always && !work.key(target).contains(&t.name) => {
                 let quoted = quote_ident(&t.name);
@@ -295,7 +299,10 @@ fn check_reactions(target: &TableDef, findings: &mut Findings) {
     }
     for trigger in target.triggers.iter().filter(|t| t.row && matches!(t.enabled, 'O')) {
         findings.add(
-            format!("trigger {} fires for every row that is written; disable it, {MAY}", quote_ident(&trigger.name)),
+            format!(
+                "trigger {} fires for every row that is written; disable it, {MAY}",
+                quote_ident(&trigger.name)
+            ),
             Some(format!("ALTER TABLE {} DISABLE TRIGGER {}", target.name, quote_ident(&trigger.name))),
         );
     }

@@ -53,7 +53,10 @@ mod tests {
             ..StreamView::default()
         };
         write(folder.path(), &view).unwrap();
-        assert_eq!(read(folder.path(), "a", "b").map(|v| (v.state, v.pid)), Some((StreamState::Stopped, None)));
+        assert_eq!(
+            read(folder.path(), "a", "b").map(|v| (v.state, v.pid)),
+            Some((StreamState::Stopped, None))
+        );
         view.state = StreamState::Failed;
         write(folder.path(), &view).unwrap();
         assert_eq!(read(folder.path(), "a", "b").map(|v| v.state), Some(StreamState::Failed));

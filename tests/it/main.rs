@@ -6,5 +6,6 @@
 mod support;
 
 mod cases;
+mod crash;
 mod private_clusters;
 mod stream_basics;

@@ -1,6 +1,6 @@
 //! Seeded simulation of a stream's life with a crash after every step: of our process, of the target (which forgets
 //! commits that were not flushed), and of both. The world is a few lines of memory; the decisions are the product's.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 
@@ -171,9 +171,9 @@ impl World {
     /// One table at a time; a crash may come after half of the rows.
     fn copy_rows(&mut self) {
         let snapshot = self.snapshot.unwrap();
-        let Some(i) = (0..self.configured)
-            .find(|i| matches!(self.target.states.get(i), Some((Stored::Copying, _))) && self.begun.contains(i))
-        else {
+        let Some(i) = (0..self.configured).find(|i| {
+            matches!(self.target.states.get(i), Some((Stored::Copying, _))) && self.begun.contains(i)
+        }) else {
             return;
         };
         let rows: Vec<Lsn> =
@@ -200,7 +200,9 @@ impl World {
                     self.log.iter().filter(|t| t.commit >= self.next).take(count).copied().collect();
                 let Some(last) = group.last() else { return };
                 for txn in group.iter().filter(|t| t.published && t.table < self.configured) {
-                    let Some((Stored::Copied { at }, _)) = self.target.states.get(&txn.table) else { continue };
+                    let Some((Stored::Copied { at }, _)) = self.target.states.get(&txn.table) else {
+                        continue;
+                    };
                     if txn.commit >= *at {
                         self.target.rows.entry(txn.table).or_default().push(txn.commit);
                     }

@@ -111,7 +111,8 @@ struct Shown {
 impl Shown {
     fn new(folder: PathBuf, bars: Option<&MultiProgress>) -> Self {
         let bar = bars.map(|bars| {
-            let style = ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style = ProgressStyle::with_template("{spinner} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
             bars.add(ProgressBar::new_spinner().with_style(style))
         });
         Shown { folder, bar }
@@ -152,12 +153,17 @@ impl Shown {
 fn line(view: &StreamView, changes_per_second: u64) -> String {
     let name = format!("{} → {}", view.source, view.target);
     if view.state == StreamState::Copying {
-        let (copied, total) =
-            view.tables.iter().fold((0, 0), |(c, t), table| (c + table.rows_copied, t + table.rows_total.max(table.rows_copied)));
+        let (copied, total) = view.tables.iter().fold((0, 0), |(c, t), table| {
+            (c + table.rows_copied, t + table.rows_total.max(table.rows_copied))
+        });
         let bar = progress_bar(copied, total);
         return format!("{name}  first copy {bar} {copied} of about {total} rows");
     }
-    format!("{name}  {changes_per_second} changes/s, lag {:.1} s ({} KB)", view.lag_seconds, view.lag_bytes >> 10)
+    format!(
+        "{name}  {changes_per_second} changes/s, lag {:.1} s ({} KB)",
+        view.lag_seconds,
+        view.lag_bytes >> 10
+    )
 }
 
 fn progress_bar(done: u64, total: u64) -> String {

@@ -1,0 +1,13 @@
+//! Whatever is killed, stopped, frozen or full: no row lost, doubled or reordered, and nothing half done is seen.
+
+mod full;
+mod idle;
+mod kill;
+mod kill_copy;
+mod large;
+mod load;
+mod restart;
+mod signals;
+mod stall;
+mod sums;
+mod zombie;
