@@ -107,6 +107,8 @@ pub struct Applier {
     holds_fragment: bool,
     /// Changes in the open transaction.
     pending_changes: u64,
+    /// The same by route.
+    pending_counts: Vec<u64>,
     uncommitted: Option<Uncommitted>,
     /// A position that no group has carried to the target yet.
     unwritten: Option<Closing>,
@@ -161,6 +163,7 @@ impl Applier {
             open: false,
             holds_fragment: false,
             pending_changes: 0,
+            pending_counts: Vec::new(),
             uncommitted: None,
             unwritten: None,
             urgent: false,
@@ -195,7 +198,10 @@ impl Applier {
         groups: &mut mpsc::Receiver<PlannedGroup>,
     ) -> Result<Option<PlannedGroup>, ApplyError> {
         loop {
-            let Some(unwritten) = self.unwritten else { return Ok(groups.recv().await) };
+            // A position that waits goes with the rest of an open transaction, whose half must not be committed.
+            let Some(unwritten) = self.unwritten.filter(|_| !self.holds_fragment) else {
+                return Ok(groups.recv().await);
+            };
             let hurry = self.urgent || self.options.until.is_some_and(|until| unwritten.position >= until);
             let due = if hurry { Instant::now() } else { self.last_write + self.options.idle_every };
             match timeout_at(due, groups.recv()).await {
@@ -206,7 +212,7 @@ impl Applier {
     }
 
     async fn apply(&mut self, planned: PlannedGroup) -> Result<(), ApplyError> {
-        let PlannedGroup { group, plan } = planned;
+        let PlannedGroup { group, plan, counts } = planned;
         let closing = group.closing();
         self.urgent |= group.batches.iter().any(|b| b.urgent);
         let skips = self.touches_skips(&group);
@@ -236,6 +242,8 @@ impl Applier {
             }
         }
         self.pending_changes += changes;
+        self.pending_counts.resize(counts.len(), 0);
+        self.pending_counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         match values {
             Some((closing, _)) => {
                 self.unwritten = None;
@@ -255,21 +263,25 @@ impl Applier {
         position: Option<&Vec<String>>,
     ) -> Result<(), ApplyError> {
         let statement = self.writer.statement().clone();
+        let fragment_before = self.holds_fragment;
+        let begun = !self.session.has_prepared(steps);
+        if begun {
+            // Preparing talks to the server before anything of a flight is sent, and may fail: what it then aborts must be
+            // this group alone, not the last one whose commit is due.
+            self.commit().await?;
+            self.sql(self.opening()).await?;
+            self.open = true;
+        }
         let committing = self.uncommitted.is_some();
         let mut flight = Vec::with_capacity(steps.len() + 3);
         if committing {
             flight.push(Command::Sql("COMMIT"));
         }
-        flight.push(Command::Sql(if self.open && !committing {
-            "SAVEPOINT repcloud_group"
-        } else {
-            self.begin
-        }));
+        if !begun {
+            flight.push(Command::Sql(if committing { self.begin } else { self.opening() }));
+        }
         let first_step = flight.len();
         flight.extend(steps.iter().map(Command::Step));
-        if position.is_some() && self.deferrable {
-            flight.push(Command::Sql(CHECK_DEFERRED));
-        }
         let last_step = flight.len();
         flight.extend(position.map(|values| Command::Prepared(&statement, values)));
         let result = self.session.run(&flight).await;
@@ -277,7 +289,6 @@ impl Applier {
         if committing && !commit_failed {
             self.committed();
         }
-        let fragment_before = self.open;
         self.open = true;
         match result {
             Ok(()) => Ok(()),
@@ -324,6 +335,12 @@ impl Applier {
                 Ok(false)
             }
         }
+    }
+
+    /// What a group begins with: a transaction, or a point to go back to inside the one that holds earlier parts of the
+    /// same source transaction.
+    fn opening(&self) -> &'static str {
+        if self.holds_fragment { "SAVEPOINT repcloud_group" } else { self.begin }
     }
 
     /// Replays a group in the source's order; carefully when that fails too, or when a transaction is left out.
@@ -397,6 +414,7 @@ impl Applier {
         self.open = false;
         if let Some(Uncommitted { closing, changes }) = self.uncommitted.take() {
             self.pending_changes = 0;
+            self.session.routes().count(&std::mem::take(&mut self.pending_counts));
             self.last_write = Instant::now();
             self.shared.progress().committed(closing.position);
             self.shared.publish(|report| {
@@ -406,8 +424,12 @@ impl Applier {
         }
     }
 
-    /// Writes the position that no group has carried, durably.
+    /// Writes the position that no group has carried, durably. Not while a transaction is half there: when the channel
+    /// closes then, the session's end rolls that half back.
     async fn write_position(&mut self) -> Result<(), ApplyError> {
+        if self.holds_fragment {
+            return Ok(());
+        }
         self.commit().await?;
         self.urgent = false;
         let Some(closing) = self.unwritten.take() else { return Ok(()) };

@@ -5,13 +5,14 @@
 
 use std::collections::HashSet;
 
+use crate::apply::blame::blame;
 use crate::apply::checkpoint::StreamKey;
 use crate::apply::conflict::{self, Resolution, operation};
 use crate::apply::error::ApplyError;
 use crate::apply::plan::{Group, Located, Resolved, Step, resolve, serial_steps, single_route_steps};
-use crate::apply::route::{Binding, Bindings, OnConflict};
-use crate::apply::single;
+use crate::apply::route::{Binding, Bindings, OnConflict, Route};
 use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
+use crate::apply::{single, skip};
 use crate::model::{Change, Lsn};
 use crate::pg::failure::{FailureClass, class_of_sqlstate};
 
@@ -64,6 +65,11 @@ pub(crate) fn is_unique_violation(cause: &Cause) -> bool {
     matches!(cause, Cause::Error { sqlstate: Some(code), .. } if code == "23505")
 }
 
+/// Class 22, data exception: an input function or a length check refused a value.
+fn is_about_a_value(cause: &Cause) -> bool {
+    matches!(cause, Cause::Error { sqlstate: Some(code), .. } if code.starts_with("22"))
+}
+
 /// The error of a failed connection or server.
 pub(crate) fn infrastructure(cause: Cause) -> ApplyError {
     match cause {
@@ -104,7 +110,7 @@ impl Careful<'_> {
         let resolved = resolve(group, &routes, bindings).map_err(|e| ApplyError::Plan(e.into()))?;
         for located in &resolved.changes {
             if self.skips.contains(&located.txn.commit_lsn) {
-                self.skip(located, &resolved).await?;
+                self.leave_out(located, &resolved).await?;
                 continue;
             }
             match located.change {
@@ -122,6 +128,11 @@ impl Careful<'_> {
                 }
             }
         }
+        let spans = group.batches.iter().flat_map(|b| &b.txns);
+        for span in spans.filter(|s| self.skips.contains(&s.txn.commit_lsn)) {
+            let client = self.session.session().client();
+            skip::mark_skipped(client, self.key, span.txn.commit_lsn).await?;
+        }
         Ok(())
     }
 
@@ -130,7 +141,7 @@ impl Careful<'_> {
         let steps = single_route_steps(&routes, located, binding)?;
         let Err(cause) = self.attempt(&steps).await? else { return Ok(()) };
         if !is_conflict(&cause) {
-            return Err(self.rejected(located, binding.route, &cause));
+            return Err(self.rejected_row(located, binding, &cause).await);
         }
         let route = routes.route(binding.route);
         let why = reason(&cause, located.change);
@@ -171,18 +182,33 @@ impl Careful<'_> {
             if let Err(cause) = self.attempt(std::slice::from_ref(clear)).await?
                 && !matches!(cause, Cause::RowCount { .. })
             {
-                return Err(self.rejected(located, binding.route, &cause));
+                return Err(self.rejected_row(located, binding, &cause).await);
             }
         }
         match self.attempt(&way.insert).await? {
             Ok(()) => Ok(Resolution::Overwritten),
-            Err(cause) => Err(self.rejected(located, binding.route, &cause)),
+            Err(cause) => Err(self.rejected_row(located, binding, &cause).await),
         }
     }
 
-    async fn skip(&mut self, located: &Located<'_>, resolved: &Resolved<'_>) -> Result<(), ApplyError> {
-        for binding in resolved.bindings(located) {
-            self.record(located, binding.route, Resolution::Skipped, "left out on request").await?;
+    /// Keeps the change in the conflict table instead, for each table it would have gone to.
+    async fn leave_out(&mut self, located: &Located<'_>, resolved: &Resolved<'_>) -> Result<(), ApplyError> {
+        let routes: Vec<usize> = match located.change {
+            Change::Truncate { relations, .. } => {
+                let truncated =
+                    |r: &Route| r.published.iter().any(|p| relations.iter().any(|t| t.name == *p));
+                let all = self.session.routes().routes().iter().enumerate();
+                all.filter(|(_, r)| truncated(r) && located.txn.commit_lsn >= r.copied_at)
+                    .map(|(id, _)| id)
+                    .collect()
+            }
+            _ => {
+                let bindings = resolved.bindings(located).iter();
+                bindings.filter(|b| located.txn.commit_lsn >= b.copied_at).map(|b| b.route).collect()
+            }
+        };
+        for route in routes {
+            self.record(located, route, Resolution::Skipped, "left out on request").await?;
         }
         Ok(())
     }
@@ -219,6 +245,29 @@ impl Careful<'_> {
         let client = self.session.session().client();
         conflict::record(client, self.key, table, &located.txn, located.change, resolution, reason).await?;
         Ok(())
+    }
+
+    /// Names the column as well, where a value is what the target does not take and the server does not say which.
+    async fn rejected_row(&self, located: &Located<'_>, binding: &Binding, cause: &Cause) -> ApplyError {
+        let error = self.rejected(located, binding.route, cause);
+        let ApplyError::Rejected { table, commit_lsn, operation, reason } = error else { return error };
+        let image = match located.change {
+            Change::Insert { new, .. } | Change::Update { new, .. } if is_about_a_value(cause) => Some(new),
+            _ => None,
+        };
+        let column = match image {
+            Some(new) => {
+                let routes = self.session.routes().clone();
+                let row = Row::new(std::borrow::Cow::Borrowed(new), binding);
+                blame(self.session.session().client(), &routes.route(binding.route).shape, &row).await
+            }
+            None => None,
+        };
+        let reason = match column {
+            Some(column) => format!("{column} does not take the value: {reason}"),
+            None => reason,
+        };
+        ApplyError::Rejected { table, commit_lsn, operation, reason }
     }
 
     fn rejected(&self, located: &Located<'_>, route: usize, cause: &Cause) -> ApplyError {

@@ -195,31 +195,28 @@ impl TargetSession {
         })
     }
 
+    /// True when no statement has to be prepared before `steps` can be sent.
+    pub(crate) fn has_prepared(&self, steps: &[Step]) -> bool {
+        steps.iter().filter_map(statement_key).all(|key| self.statements.contains_key(&key))
+    }
+
     /// Prepares what `step` needs and is not prepared yet.
     async fn prepare(&mut self, step: &Step) -> Result<(), tokio_postgres::Error> {
-        let (key, sql, parameters) = match step {
-            Step::Rows { route, shape, .. } => {
-                let key = StatementKey::Shape(*route, shape.clone());
-                if self.statements.contains_key(&key) {
-                    return Ok(());
-                }
-                let table = &self.routes.route(*route).shape;
-                (key, table.sql(shape), table.parameter_count(shape))
-            }
-            Step::Copy { route, columns, .. } => {
-                let key = StatementKey::Copy(*route, columns.clone());
-                (key, self.routes.route(*route).shape.copy_in(columns), 0)
-            }
-            Step::StampAll { route, .. } => {
-                let sql = self.routes.route(*route).shape.stamp_all().unwrap_or_default();
-                (StatementKey::StampAll(*route), sql, 1)
-            }
-            Step::Truncate { .. } | Step::ReadAndReplace { .. } => return Ok(()),
+        let Some(key) = statement_key(step).filter(|key| !self.statements.contains_key(key)) else {
+            return Ok(());
         };
-        if !self.statements.contains_key(&key) {
-            let statement = self.session.prepare_typed(&sql, &vec![Type::TEXT_ARRAY; parameters]).await?;
-            self.statements.insert(key, statement);
-        }
+        let (sql, parameters) = match &key {
+            StatementKey::Shape(route, shape) => {
+                let table = &self.routes.route(*route).shape;
+                (table.sql(shape), table.parameter_count(shape))
+            }
+            StatementKey::Copy(route, columns) => (self.routes.route(*route).shape.copy_in(columns), 0),
+            StatementKey::StampAll(route) => {
+                (self.routes.route(*route).shape.stamp_all().unwrap_or_default(), 1)
+            }
+        };
+        let statement = self.session.prepare_typed(&sql, &vec![Type::TEXT_ARRAY; parameters]).await?;
+        self.statements.insert(key, statement);
         Ok(())
     }
 
@@ -282,6 +279,16 @@ impl TargetSession {
         let insert = self.session.prepare_typed(&insert, &vec![Type::TEXT_ARRAY; values.len()]).await?;
         let params: Vec<Param<'_>> = values.iter().map(Param).collect();
         counted(1, self.session.execute_raw(&insert, &params).await?)
+    }
+}
+
+/// The statement that `step` needs prepared, if it needs one.
+fn statement_key(step: &Step) -> Option<StatementKey> {
+    match step {
+        Step::Rows { route, shape, .. } => Some(StatementKey::Shape(*route, shape.clone())),
+        Step::Copy { route, columns, .. } => Some(StatementKey::Copy(*route, columns.clone())),
+        Step::StampAll { route, .. } => Some(StatementKey::StampAll(*route)),
+        Step::Truncate { .. } | Step::ReadAndReplace { .. } => None,
     }
 }
 

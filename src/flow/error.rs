@@ -30,12 +30,14 @@ pub enum FlowError {
     #[error("{0}")]
     Stopped(StopReason),
     /// Another process runs this stream.
-    #[error("another process runs the stream {source_name} → {target_name}")]
+    #[error("another process runs the stream {source_name} → {target_name}{}", held(.holder))]
     Running {
         /// Source connection.
         source_name: String,
         /// Target connection.
         target_name: String,
+        /// Its session, as far as it can be seen.
+        holder: Option<String>,
     },
     /// Set-up of the source.
     #[error("source: {0}")]
@@ -73,6 +75,10 @@ pub enum FlowError {
     /// A task of ours ended in a way it never should.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn held(holder: &Option<String>) -> String {
+    holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default()
 }
 
 fn list(findings: &[String]) -> String {

@@ -7,5 +7,6 @@ mod support;
 
 mod cases;
 mod crash;
+mod demo;
 mod private_clusters;
 mod stream_basics;

@@ -8,3 +8,4 @@ INSERT INTO t SELECT i, i * 10, 'v' || i, long(i) FROM generate_series(1, 20) i;
 INSERT INTO emptied SELECT i, 'v' || i FROM generate_series(1, 3) i;
 INSERT INTO swapped SELECT i, i * 10 FROM generate_series(1, 3) i;
 INSERT INTO by_full SELECT i, 'v' || i FROM generate_series(1, 5) i;
+UPDATE t SET doc = 'short' WHERE id IN (13, 14);

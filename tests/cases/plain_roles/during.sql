@@ -22,7 +22,7 @@ UPDATE shop.cut SET v = 'changed', secret = 'other' WHERE id < 3;
 DELETE FROM shop.cut WHERE id = 4;
 UPDATE shop.generated SET a = a + 1 WHERE id < 4;
 DELETE FROM shop.generated WHERE id = 5;
-UPDATE shop.parts SET id = id + 100 WHERE id < 50;
+UPDATE shop.parts SET id = id + 101 WHERE id < 50;
 DELETE FROM shop.parts WHERE id = 80;
 TRUNCATE shop.parts;
 INSERT INTO shop.parts VALUES (1, 'after'), (101, 'after');
