@@ -282,6 +282,9 @@ impl Applier {
         }
         let first_step = flight.len();
         flight.extend(steps.iter().map(Command::Step));
+        if position.is_some() && self.deferrable {
+            flight.push(Command::Sql(CHECK_DEFERRED));
+        }
         let last_step = flight.len();
         flight.extend(position.map(|values| Command::Prepared(&statement, values)));
         let result = self.session.run(&flight).await;
@@ -312,6 +315,12 @@ impl Applier {
         }
     }
 
+    /// What a group begins with: a transaction, or a point to go back to inside the one that holds earlier parts of the
+    /// same source transaction.
+    fn opening(&self) -> &'static str {
+        if self.holds_fragment { "SAVEPOINT repcloud_group" } else { self.begin }
+    }
+
     /// The group once more, changed rows as DELETE and INSERT: rows that exchanged values of a unique index at once (the
     /// source's check was deferred) have no other form. `false`: nothing was done, the group has to go row by row.
     async fn replacing(&mut self, group: &Group, position: Option<&Vec<String>>) -> Result<bool, ApplyError> {
@@ -322,25 +331,25 @@ impl Applier {
         self.sql(if was_open { "SAVEPOINT repcloud_group" } else { self.begin }).await?;
         let statement = self.writer.statement().clone();
         let mut flight: Vec<Command<'_>> = steps.iter().map(Command::Step).collect();
+        if position.is_some() && self.deferrable {
+            flight.push(Command::Sql(CHECK_DEFERRED));
+        }
+        let last_step = flight.len();
         flight.extend(position.map(|values| Command::Prepared(&statement, values)));
         match self.session.run(&flight).await {
             Ok(()) => {
                 self.open = true;
                 Ok(true)
             }
-            Err(Failure { at, cause: Cause::RowCount { .. } }) if at >= steps.len() => Err(ApplyError::Fenced),
-            Err(Failure { cause, .. }) if !serial::is_about_a_row(&cause) => Err(serial::infrastructure(cause)),
+            Err(Failure { at, cause: Cause::RowCount { .. } }) if at >= last_step => Err(ApplyError::Fenced),
+            Err(Failure { cause, .. }) if !serial::is_about_a_row(&cause) => {
+                Err(serial::infrastructure(cause))
+            }
             Err(_) => {
                 self.sql(if was_open { "ROLLBACK TO SAVEPOINT repcloud_group" } else { "ROLLBACK" }).await?;
                 Ok(false)
             }
         }
-    }
-
-    /// What a group begins with: a transaction, or a point to go back to inside the one that holds earlier parts of the
-    /// same source transaction.
-    fn opening(&self) -> &'static str {
-        if self.holds_fragment { "SAVEPOINT repcloud_group" } else { self.begin }
     }
 
     /// Replays a group in the source's order; carefully when that fails too, or when a transaction is left out.

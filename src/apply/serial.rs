@@ -11,6 +11,7 @@ use crate::apply::conflict::{self, Resolution, operation};
 use crate::apply::error::ApplyError;
 use crate::apply::plan::{Group, Located, Resolved, Step, resolve, serial_steps, single_route_steps};
 use crate::apply::route::{Binding, Bindings, OnConflict, Route};
+use crate::apply::row::Row;
 use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
 use crate::apply::{single, skip};
 use crate::model::{Change, Lsn};

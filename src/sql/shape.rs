@@ -332,10 +332,9 @@ mod tests {
             t.sql(&Shape::Insert(vec![1]))
                 .contains("SELECT pg_catalog.regclassin(pg_catalog.textout(v.c0)) FROM")
         );
-        assert!(
-            t.sql(&Shape::DeleteWhole)
-                .contains("WHERE pg_catalog.format('%L', s.id) COLLATE \"C\" = pg_catalog.format('%L', v.o0) AND")
-        );
+        assert!(t.sql(&Shape::DeleteWhole).contains(
+            "WHERE pg_catalog.format('%L', s.id) COLLATE \"C\" = pg_catalog.format('%L', v.o0) AND"
+        ));
     }
 
     #[test]

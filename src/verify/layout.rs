@@ -155,6 +155,7 @@ mod tests {
             name: name.into(),
             attnum: 1,
             type_oid: 0,
+            type_modifier: -1,
             type_sql: type_sql.into(),
             input_type_sql: type_sql.into(),
             has_equality: type_sql != "json",

@@ -197,7 +197,12 @@ impl Files {
         let case = toml::from_str(&expect).unwrap_or_else(|error| panic!("{name}/expect.toml: {error}"));
         let create = statements(&read("create.sql"));
         assert!(!create.is_empty(), "{name}/create.sql is missing or empty");
-        Files { case, create, target: statements(&read("target.sql")), during: statements(&read("during.sql")) }
+        Files {
+            case,
+            create,
+            target: statements(&read("target.sql")),
+            during: statements(&read("during.sql")),
+        }
     }
 }
 
@@ -238,7 +243,9 @@ fn run_case(name: &str) {
     let pair = Pair::start();
     for role in &files.case.roles {
         for cluster in [&pair.source, &pair.target] {
-            on_own_runtime(async { Db::connect(cluster, "postgres").await.exec(&format!("CREATE ROLE {role}")).await });
+            on_own_runtime(async {
+                Db::connect(cluster, "postgres").await.exec(&format!("CREATE ROLE {role}")).await
+            });
         }
     }
     std::thread::scope(|scope| {
@@ -313,7 +320,8 @@ fn shown(rows: Vec<Vec<Option<String>>>) -> String {
 
 /// The configuration's text: two connections and the case's entries.
 fn configuration(pair: &Pair, case: &Case, way: Way) -> String {
-    let connections = [(way.name(), &pair.source, &case.source_user), ("copy", &pair.target, &case.target_user)];
+    let connections =
+        [(way.name(), &pair.source, &case.source_user), ("copy", &pair.target, &case.target_user)];
     let mut text = String::new();
     for (name, cluster, user) in connections {
         let (socket, port) = (cluster.socket_dir().display(), cluster.port());
@@ -382,7 +390,8 @@ impl Stage<'_> {
             self.way.name()
         );
         let deadline = Instant::now() + Duration::from_secs(2);
-        while running.is_running() && Instant::now() < deadline && self.source.value(&confirmed).await != "t" {
+        while running.is_running() && Instant::now() < deadline && self.source.value(&confirmed).await != "t"
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if running.is_running() {

@@ -30,7 +30,12 @@ async fn stalled(rows: u32) {
     while Instant::now() < end {
         let insert = format!("INSERT INTO t (v) SELECT repeat('x', 100) FROM generate_series(1, {rows})");
         stream.source.exec(&insert).await;
-        assert_eq!(walsender(&stream.source).await, before, "the source gave the connection up: {}", running.stderr());
+        assert_eq!(
+            walsender(&stream.source).await,
+            before,
+            "the source gave the connection up: {}",
+            running.stderr()
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     stream.target.exec("COMMIT").await;
