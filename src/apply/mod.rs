@@ -5,6 +5,7 @@
 //! is the stream's state in the target (`skip` and `state_read` belong to it), `target_session`, `serial` and `applier` write.
 
 pub mod applier;
+mod blame;
 pub mod checkpoint;
 pub mod coalesce;
 mod conflict;

@@ -13,6 +13,7 @@ use crate::apply::{ApplyReport, skip};
 use crate::catalog::{TableKind, read_table};
 use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
+use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::Shapes;
 use crate::flow::status::Board;
@@ -207,16 +208,7 @@ impl Monitor<'_> {
     async fn check_partitions(&self) -> Result<(), FlowError> {
         for work in self.work.iter().filter(|w| w.source.kind == TableKind::Partitioned) {
             let now = read_table(self.source, &work.source.name).await?;
-            let mut leaves = now.map(|t| t.leaves).unwrap_or_default();
-            let mut known = work.published();
-            leaves.sort();
-            known.sort();
-            if leaves != known {
-                return Err(FlowError::Refused(vec![format!(
-                    "the partitions of source table {} have changed; their rows in target table {} are no longer certain: copy the table again (repcloud reset --source {} --table {} --recopy)",
-                    work.source.name, work.target, self.options.key.source, work.target
-                )]));
-            }
+            leaves::check_published(&self.options.key, work, &now.map(|t| t.leaves).unwrap_or_default())?;
         }
         Ok(())
     }
