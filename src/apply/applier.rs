@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::apply::checkpoint::{self, CheckpointWriter};
@@ -69,6 +69,8 @@ pub struct ApplyReport {
 struct Shared {
     progress: Mutex<Progress>,
     report: watch::Sender<ApplyReport>,
+    /// The end is reached: the flusher need not wait for its time.
+    hurry: Notify,
 }
 
 impl Shared {
@@ -145,7 +147,7 @@ impl Applier {
         let start =
             ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
         let (report, receiver) = watch::channel(start);
-        let shared = Arc::new(Shared { progress: Mutex::new(progress), report });
+        let shared = Arc::new(Shared { progress: Mutex::new(progress), report, hurry: Notify::new() });
         let flusher = Flusher {
             session: flush_session,
             key: writer.key().clone(),
@@ -426,6 +428,9 @@ impl Applier {
             self.session.routes().count(&std::mem::take(&mut self.pending_counts));
             self.last_write = Instant::now();
             self.shared.progress().committed(closing.position);
+            if self.options.until.is_some_and(|until| closing.position >= until) {
+                self.shared.hurry.notify_one();
+            }
             self.shared.publish(|report| {
                 report.changes += changes;
                 report.commit_time = closing.commit_time.or(report.commit_time);
@@ -485,7 +490,11 @@ impl Flusher {
     /// Runs until the applier is gone (its report has no reader is not enough: `stop` tells).
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), ApplyError> {
         loop {
-            let stopping = tokio::time::timeout(self.every, stop.wait_for(|s| *s)).await.map(|_| ()).is_ok();
+            let stopping = tokio::select! {
+                () = async { let _ = stop.wait_for(|s| *s).await.map(|_| ()); } => true,
+                () = tokio::time::sleep(self.every) => false,
+                () = self.shared.hurry.notified() => false,
+            };
             let flush = self.shared.progress().start_flush();
             if let Some(flush) = flush {
                 let work = checkpoint::flush(self.session.client(), &self.key);

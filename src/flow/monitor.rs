@@ -85,6 +85,8 @@ pub(crate) async fn tell_unmatched(
 /// What is looked at on the source, and how often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PARTITIONS_EVERY: u32 = 10;
+/// How often the slot is looked at once only its confirmation is missing.
+const NEAR_END: Duration = Duration::from_millis(20);
 /// A lag below which the stream counts as caught up: keepalives and standby snapshots of an idle server.
 pub(crate) const CAUGHT_UP_BYTES: u64 = 64 << 10;
 
@@ -100,6 +102,12 @@ impl Monitor<'_> {
             loop {
                 tokio::select! {
                     _ = tick.tick() => break,
+                    () = tokio::time::sleep(NEAR_END), if self.until.is_some_and(|u| report.borrow().durable >= u) => {
+                        let now = *report.borrow();
+                        if self.confirmed().await? {
+                            return self.end(&now).await;
+                        }
+                    }
                     changed = report.changed() => {
                         if changed.is_err() {
                             // The applier's own result tells why.
