@@ -154,7 +154,6 @@ mod tests {
         ColumnDef {
             name: name.into(),
             attnum: 1,
-            type_modifier: -1,
             type_oid: 0,
             type_modifier: -1,
             type_sql: type_sql.into(),
