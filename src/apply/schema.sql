@@ -25,6 +25,8 @@ CREATE TABLE repcloud.durability (
     source     text        NOT NULL,
     target     text        NOT NULL,
     flushed_at timestamptz NOT NULL DEFAULT now(),
+    -- Somebody (verify) waits for the position to reach this one.
+    wanted_lsn pg_lsn      NOT NULL DEFAULT '0/0',
     PRIMARY KEY (source, target)
 ) WITH (fillfactor = 20);
 

@@ -148,6 +148,7 @@ impl Follow {
             return Ok(());
         }
         let wanted = facts::past_page_header(lsn);
+        state_read::want_position(&self.session, &self.key, wanted).await.map_err(|e| e.to_string())?;
         loop {
             let row = checkpoint::read(&self.session, &self.key).await.map_err(|e| e.to_string())?;
             if row.is_none_or(|row| row.applied >= wanted) {

@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::apply::checkpoint::{self, StreamKey};
 use crate::apply::route::RouteTable;
-use crate::apply::{ApplyReport, skip};
+use crate::apply::{ApplyReport, skip, state_read};
 use crate::catalog::{TableKind, read_table};
 use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
@@ -31,6 +31,8 @@ pub(crate) struct Monitor<'a> {
     pub(crate) target: &'a Session,
     pub(crate) watched: Watched,
     pub(crate) shapes: Shapes,
+    /// To the applier: a position somebody waits for.
+    pub(crate) wanted: watch::Sender<Lsn>,
     /// Some transactions are to be left out.
     pub(crate) skips: bool,
     pub(crate) work: &'a [TableWork],
@@ -131,6 +133,9 @@ impl Monitor<'_> {
                 previous = Some(slot);
             }
             self.record_shapes(&now).await?;
+            if let Some(wanted) = state_read::wanted_position(self.target, &self.options.key).await? {
+                self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
+            }
             if self.skips && round % PARTITIONS_EVERY == 0 {
                 tell_unmatched(self.target, &self.options.key, self.events).await?;
             }

@@ -146,8 +146,11 @@ impl Running<'_> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
         let skips = self.skips(&target).await?;
+        let any_skips = !skips.is_empty();
+        let (wanted_in, wanted) = watch::channel(Lsn::INVALID);
+        let asked = ApplyOptions { until: self.until, wanted, skips, ..ApplyOptions::default() };
         let (applier, flusher, report) =
-            self.applier(&routes, ready.replica_role, ready.generation, progress, skips.clone()).await?;
+            self.applier(&routes, ready.replica_role, ready.generation, progress, asked).await?;
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
         let reader = self.reader(&source, replication, ready.from, &ready.publications, written).await?;
@@ -163,7 +166,8 @@ impl Running<'_> {
             target: &target,
             watched,
             shapes: ready.shapes,
-            skips: !skips.is_empty(),
+            wanted: wanted_in,
+            skips: any_skips,
             work: &ready.work,
             until: self.until,
         };
@@ -243,7 +247,7 @@ impl Running<'_> {
         replica_role: bool,
         generation: i64,
         progress: Progress,
-        skips: HashSet<Lsn>,
+        options: ApplyOptions,
     ) -> Result<(Applier, crate::apply::Flusher, watch::Receiver<ApplyReport>), FlowError> {
         let key = &self.options.key;
         let session = connect_target(self.options).await?;
@@ -253,7 +257,6 @@ impl Running<'_> {
             .await
             .map_err(FlowError::Target)?;
         let flush_session = connect_target(self.options).await?;
-        let options = ApplyOptions { until: self.until, skips, ..ApplyOptions::default() };
         Ok(Applier::new(session, flush_session, writer, progress, options))
     }
 
