@@ -9,7 +9,7 @@ mod facts;
 mod first_rows;
 mod monitor;
 pub mod options;
-mod planner;
+pub mod planner;
 mod prepare;
 pub mod start;
 pub mod status;
