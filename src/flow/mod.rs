@@ -14,7 +14,7 @@ mod hold;
 mod leaves;
 mod monitor;
 pub mod options;
-mod planner;
+pub mod planner;
 mod prepare;
 pub mod reset;
 mod resolve;
