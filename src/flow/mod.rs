@@ -5,6 +5,7 @@
 //! does to a stream from outside.
 
 mod clock;
+mod copy_order;
 pub mod drop_table;
 pub mod error;
 mod facts;
