@@ -15,7 +15,9 @@ use crate::copy::chunk::{PageRange, split};
 use crate::copy::format::choose_format;
 use crate::copy::target::{self, analyze, build_indexes, empty_table, prepare_table};
 use crate::copy::worker::{CopySpec, copy_chunk, read_heap};
+use crate::flow::copy_order;
 use crate::flow::error::FlowError;
+use crate::flow::facts;
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::status::Board;
@@ -133,8 +135,35 @@ impl FirstRows {
         self.holder.close().await.map_err(FlowError::Source)
     }
 
-    /// Copies the rows of `work`, builds the indexes and marks each table as it is finished.
+    /// Copies the rows of `work`, builds the indexes and marks each table as it is finished. Where foreign keys stay awake,
+    /// a table waits for those that it refers to.
     pub(crate) async fn copy(
+        &self,
+        options: &StreamOptions,
+        target: &Session,
+        work: &[&TableWork],
+        events: &Events,
+        board: &Board,
+    ) -> Result<(), FlowError> {
+        if facts::may_use_replica_role(target).await? {
+            return self.copy_wave(options, target, work, events, board).await;
+        }
+        let mut references = Vec::with_capacity(work.len());
+        for work in work {
+            let definition = read_table(target, &work.target).await?;
+            let constraints = definition.map(|d| d.constraints).unwrap_or_default();
+            references
+                .push((work.target.clone(), constraints.into_iter().filter_map(|c| c.references).collect()));
+        }
+        for wave in copy_order::waves(&references) {
+            let tables: Vec<&TableWork> = wave.iter().map(|&index| work[index]).collect();
+            self.copy_wave(options, target, &tables, events, board).await?;
+        }
+        Ok(())
+    }
+
+    /// Tables side by side, in any order.
+    async fn copy_wave(
         &self,
         options: &StreamOptions,
         target: &Session,

@@ -6,6 +6,7 @@
 
 mod clock;
 pub mod compare;
+mod copy_order;
 pub mod drop_table;
 pub mod error;
 mod facts;
