@@ -11,6 +11,7 @@ pub mod coalesce;
 mod conflict;
 pub mod encode;
 pub mod error;
+pub mod flusher;
 pub mod group;
 pub mod plan;
 pub mod progress;
@@ -26,5 +27,6 @@ pub mod target_session;
 #[cfg(test)]
 mod history_tests;
 
-pub use applier::{Applier, ApplyOptions, ApplyReport, Flusher};
+pub use applier::{Applier, ApplyOptions, ApplyReport};
 pub use error::ApplyError;
+pub use flusher::Flusher;

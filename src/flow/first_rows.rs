@@ -20,9 +20,8 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
-use crate::flow::prepare::new_record;
 use crate::flow::status::Board;
-use crate::flow::work::TableWork;
+use crate::flow::work::{TableWork, new_record};
 use crate::model::{Events, Lsn, TableName};
 use crate::pg::{self, ConnectOptions, Session};
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
+use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
-use crate::apply::state_read;
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableKind, list_tables, read_table};
@@ -15,10 +14,11 @@ use crate::copy::target::rows_exist;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::hold::hold_stream;
 use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
-use crate::flow::work::{self, TableWork};
+use crate::flow::work::{self, TableWork, new_record};
 use crate::model::{Events, Lsn, TableName, TablePattern};
 use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
 use crate::pg::{PgError, Session};
@@ -313,12 +313,17 @@ impl<'a> Preparation<'a> {
     /// Checks target tables that exist; those that are missing will be made.
     async fn check_targets(&self) -> Result<(), FlowError> {
         let mut findings = Vec::new();
+        let records = match checkpoint::schema_version(self.target).await? {
+            Some(_) => checkpoint::read_tables(self.target, &self.options.key).await?,
+            None => Vec::new(),
+        };
         for work in &self.work {
+            let name = work.target.to_string();
+            let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(
-                        work::route(work, &target, None, self.replica_role).err().unwrap_or_default(),
-                    );
+                    let found = work::route(work, &target, record, self.replica_role);
+                    findings.extend(found.err().unwrap_or_default());
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -474,34 +479,6 @@ impl<'a> Preparation<'a> {
     }
 }
 
-/// Takes the stream's lock, or says who has it.
-pub(crate) async fn hold_stream(target: &Session, key: &StreamKey) -> Result<(), FlowError> {
-    if checkpoint::try_lock(target, key).await? {
-        return Ok(());
-    }
-    Err(FlowError::Running {
-        source_name: key.source.clone(),
-        target_name: key.target.clone(),
-        holder: state_read::lock_holder(target, key).await?,
-    })
-}
-
 fn join(findings: &[publish::Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// A table's first row in `repcloud.table_state`.
-pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) -> TableRecord {
-    TableRecord {
-        target_table: work.target.to_string(),
-        source_table: work.source.name.to_string(),
-        mode: work.mode().to_owned(),
-        state,
-        copied_at,
-        made_by_us: false,
-        known_columns: Some(work.fingerprint()),
-        rows_copied: 0,
-        rows_total: work.rows_estimate(),
-        error: None,
-    }
 }
