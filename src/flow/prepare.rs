@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use crate::apply::ApplyError;
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{Route, RouteTable};
 use crate::capture::publish::{self, WantedTable};
@@ -117,15 +118,14 @@ impl<'a> Preparation<'a> {
         self.view.update(|view| view.tables = tables);
     }
 
-    /// Steps until the stream can begin.
-    pub(crate) async fn run(mut self) -> Result<(Ready, ReplicationClient), FlowError> {
+    /// Steps until the stream can begin. `owned`: the generation as which this process streamed before it lost a
+    /// connection.
+    pub(crate) async fn run(
+        mut self,
+        owned: Option<i64>,
+    ) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        if !checkpoint::try_lock(self.target, &self.options.key).await? {
-            return Err(FlowError::Running {
-                source_name: self.options.key.source.clone(),
-                target_name: self.options.key.target.clone(),
-            });
-        }
+        self.lock(owned).await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -135,7 +135,7 @@ impl<'a> Preparation<'a> {
                         checkpoint::record_system(self.target, key, &self.system.system_id, timeline).await?;
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
-                    let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    let (generation, from) = self.take_over(from).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let ready = Ready {
                         routes: RouteTable::new(self.routes().await?),
@@ -154,6 +154,32 @@ impl<'a> Preparation<'a> {
         }
     }
 
+    /// Makes this process the only one that runs the stream.
+    async fn lock(&self, owned: Option<i64>) -> Result<(), FlowError> {
+        let key = &self.options.key;
+        if checkpoint::try_lock(self.target, key).await? {
+            return Ok(checkpoint::end_writers(self.target, key).await?);
+        }
+        // Our own session that the server has not given up yet may hold the lock; a later generation is another's.
+        let now = checkpoint::read(self.target, key).await?;
+        match (now, owned) {
+            (Some(now), Some(owned)) if now.generation > owned => Err(ApplyError::Fenced.into()),
+            _ => Err(FlowError::Running {
+                source_name: key.source.clone(),
+                target_name: key.target.clone(),
+            }),
+        }
+    }
+
+    /// The generation, and the position as it stands now that nobody else can move it.
+    async fn take_over(&self, decided: Lsn) -> Result<(i64, Lsn), FlowError> {
+        let (generation, from) = checkpoint::take_over(self.target, &self.options.key).await?;
+        if from < decided {
+            return Err(FlowError::Internal(format!("the position went back from {decided} to {from}")));
+        }
+        Ok((generation, from))
+    }
+
     async fn perform(&mut self, step: Step) -> Result<(), FlowError> {
         let key = self.options.key.clone();
         match step {
@@ -168,8 +194,8 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                let name =
-                    format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                // A process that was killed while its own was made may have left it until the source notices.
+                let name = format!("{}_{}", self.options.default_name().chars().take(48).collect::<String>(), std::process::id());
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {

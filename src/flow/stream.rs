@@ -59,9 +59,10 @@ pub async fn run(
     };
     let mut pause = FIRST_PAUSE;
     let mut failing_since: Option<Instant> = None;
+    let mut owned = None;
     let mut applied_before = board.view().applied_lsn;
     loop {
-        let error = match run_once(options, until, &mut target_position, events, board, stop.clone()).await {
+        let error = match run_once(options, until, &mut target_position, &mut owned, events, board, stop.clone()).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -104,6 +105,7 @@ async fn run_once(
     options: &StreamOptions,
     until: Until,
     target_position: &mut Option<Lsn>,
+    owned: &mut Option<i64>,
     events: &Events,
     board: &Board,
     stop: watch::Receiver<bool>,
@@ -115,12 +117,14 @@ async fn run_once(
     }
     board.update(|v| v.state = StreamState::Copying);
     let mut stopping = stop.clone();
-    let preparation = async { Preparation::new(options, &source, &target, events, board).await?.run().await };
+    let preparation =
+        async { Preparation::new(options, &source, &target, events, board).await?.run(*owned).await };
     let (ready, replication) = tokio::select! {
         biased;
         () = stopped(&mut stopping) => return Ok(()),
         result = preparation => result?,
     };
+    *owned = Some(ready.generation);
     Running { options, until: *target_position, events, board }
         .stream(ready, replication, source, target, stop)
         .await
@@ -226,6 +230,7 @@ impl Running<'_> {
         let key = &self.options.key;
         let skips: HashSet<Lsn> = checkpoint::read_skips(target, key).await?.into_iter().collect();
         let session = connect_target(self.options).await?;
+        checkpoint::mark_writer(&session, key).await.map_err(FlowError::Target)?;
         let session =
             TargetSession::new(session, routes.clone(), *replica_role).await.map_err(FlowError::Target)?;
         let writer = CheckpointWriter::new(session.session(), key.clone(), generation)

@@ -8,7 +8,7 @@ use crate::support::stream::Stream;
 use crate::support::wait;
 
 /// Sessions of the target that hold the stream's lock: they alone, or all of repcloud's.
-const LOCK_HOLDER: &str = "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)";
+const LOCK_HOLDER: &str = "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 7300102)";
 const ALL: &str = "true";
 
 async fn frozen_and_replaced(ends: &str) {
