@@ -15,8 +15,8 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
 use crate::flow::options::{EntryOptions, StreamOptions};
-use crate::flow::view::TableView;
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
+use crate::flow::view::TableView;
 use crate::flow::work::{self, TableWork};
 use crate::model::{Events, Lsn, TableName, TablePattern};
 use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
@@ -120,10 +120,7 @@ impl<'a> Preparation<'a> {
 
     /// Steps until the stream can begin. `owned`: the generation as which this process streamed before it lost a
     /// connection.
-    pub(crate) async fn run(
-        mut self,
-        owned: Option<i64>,
-    ) -> Result<(Ready, ReplicationClient), FlowError> {
+    pub(crate) async fn run(mut self, owned: Option<i64>) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
         self.lock(owned).await?;
         loop {
@@ -164,10 +161,7 @@ impl<'a> Preparation<'a> {
         let now = checkpoint::read(self.target, key).await?;
         match (now, owned) {
             (Some(now), Some(owned)) if now.generation > owned => Err(ApplyError::Fenced.into()),
-            _ => Err(FlowError::Running {
-                source_name: key.source.clone(),
-                target_name: key.target.clone(),
-            }),
+            _ => Err(FlowError::Running { source_name: key.source.clone(), target_name: key.target.clone() }),
         }
     }
 
@@ -195,7 +189,11 @@ impl<'a> Preparation<'a> {
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
                 // A process that was killed while its own was made may have left it until the source notices.
-                let name = format!("{}_{}", self.options.default_name().chars().take(48).collect::<String>(), std::process::id());
+                let name = format!(
+                    "{}_{}",
+                    self.options.default_name().chars().take(48).collect::<String>(),
+                    std::process::id()
+                );
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {

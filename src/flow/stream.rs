@@ -62,10 +62,13 @@ pub async fn run(
     let mut owned = None;
     let mut applied_before = board.view().applied_lsn;
     loop {
-        let error = match run_once(options, until, &mut target_position, &mut owned, events, board, stop.clone()).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
+        let error =
+            match run_once(options, until, &mut target_position, &mut owned, events, board, stop.clone())
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
         if *stop.borrow() {
             return Ok(());
         }
@@ -144,7 +147,7 @@ impl Running<'_> {
         replication: ReplicationClient,
         source: Session,
         target: Session,
-        stop: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
     ) -> Result<(), FlowError> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
@@ -198,7 +201,6 @@ impl Running<'_> {
         tasks.spawn(async move { Ok(flusher.run(halt).await?) });
         let relay = relay(report.clone(), written_in);
         let watching = monitor.run(report);
-        let mut stop = stop;
         let lost_lock = target.ended();
         let outcome = tokio::select! {
             biased;

@@ -23,7 +23,8 @@ impl SmallDisk {
         std::fs::create_dir(&place).unwrap();
         let disk = SmallDisk(place);
         let options = format!("size={size},uid={},gid={},mode=0700", owner.uid(), owner.gid());
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(disk.path()).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(disk.path()).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(disk)
     }
 
@@ -61,7 +62,8 @@ async fn a_full_disk_of_the_target_is_waited_out() {
     source.exec(schema).await;
     target.exec(&format!("{schema} TABLESPACE small")).await;
     let entries = &["mode = \"dml\"\ntables = [\"public.t\"]"];
-    let program = crate::support::process::Repcloud::new(&crate::support::stream::configuration(&pair, entries));
+    let program =
+        crate::support::process::Repcloud::new(&crate::support::stream::configuration(&pair, entries));
     let stream = Stream { pair, source, target, program };
     stream.catch_up();
     let mut running = follow(&stream);
@@ -74,7 +76,11 @@ async fn a_full_disk_of_the_target_is_waited_out() {
         running.stderr().contains("No space left on device")
     })
     .await;
-    assert!(running.stderr().contains("53100") && running.stderr().contains("trying again"), "{}", running.stderr());
+    assert!(
+        running.stderr().contains("53100") && running.stderr().contains("trying again"),
+        "{}",
+        running.stderr()
+    );
     disk.grow("64m");
     let count = stream.source.value("SELECT count(*) FROM t").await;
     wait::until("it goes on by itself", LIMIT, async || {

@@ -28,7 +28,8 @@ async fn confirmed(stream: &Stream, running: &mut Running, position: &str) {
 
 #[tokio::test]
 async fn idle_and_unpublished_sources_are_confirmed() {
-    let schema = "CREATE TABLE public.t (id int PRIMARY KEY); CREATE TABLE public.unpublished (id int, v text)";
+    let schema =
+        "CREATE TABLE public.t (id int PRIMARY KEY); CREATE TABLE public.unpublished (id int, v text)";
     let entries = &["mode = \"dml\"\ntables = [\"public.t\"]"];
     let stream = Stream::over(durable_pair(builder("source")), schema, "", entries).await;
     stream.catch_up();
@@ -38,7 +39,10 @@ async fn idle_and_unpublished_sources_are_confirmed() {
     confirmed(&stream, &mut running, &stream.source.value(position).await).await;
 
     for _ in 0..3 {
-        stream.source.exec("INSERT INTO unpublished SELECT i, repeat('x', 200) FROM generate_series(1, 5000) i").await;
+        stream
+            .source
+            .exec("INSERT INTO unpublished SELECT i, repeat('x', 200) FROM generate_series(1, 5000) i")
+            .await;
     }
     confirmed(&stream, &mut running, &stream.source.value(position).await).await;
 

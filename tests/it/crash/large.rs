@@ -13,7 +13,8 @@ const SCHEMA: &str = "CREATE TABLE public.big (id bigint PRIMARY KEY, a text, b 
     CREATE TABLE public.other (id bigint PRIMARY KEY)";
 
 /// Row 1 is written first and row 0 last.
-const WHOLE: &str = "SELECT CASE WHEN EXISTS (SELECT FROM big WHERE id = 1) = EXISTS (SELECT FROM big WHERE id = 0)
+const WHOLE: &str =
+    "SELECT CASE WHEN EXISTS (SELECT FROM big WHERE id = 1) = EXISTS (SELECT FROM big WHERE id = 0)
     THEN '' ELSE 'a part of a transaction' END";
 
 async fn big_stream() -> Stream {
@@ -41,7 +42,11 @@ async fn in_the_middle(stream: &Stream, running: &mut Running) {
         bytes > 1 << 20
     })
     .await;
-    assert_eq!(stream.target.value("SELECT count(*) FROM big WHERE id = 1").await, "0", "too late for the middle");
+    assert_eq!(
+        stream.target.value("SELECT count(*) FROM big WHERE id = 1").await,
+        "0",
+        "too late for the middle"
+    );
 }
 
 /// The most memory a process has had, in megabytes.
@@ -92,7 +97,10 @@ async fn stopped_in_the_middle_of_a_large_transaction() {
     let reader = Reader::start(&stream.pair.target, WHOLE);
     let mut running = follow(&stream);
     stream.source.exec("INSERT INTO big VALUES (-1)").await;
-    wait::until("the stream runs", LIMIT, async || stream.target.value("SELECT count(*) FROM big").await == "1").await;
+    wait::until("the stream runs", LIMIT, async || {
+        stream.target.value("SELECT count(*) FROM big").await == "1"
+    })
+    .await;
     // Not published: a position without rows.
     for id in 0..20 {
         stream.source.exec(&format!("INSERT INTO other VALUES ({id})")).await;
@@ -114,11 +122,15 @@ async fn a_source_that_rests_in_the_middle_of_a_large_transaction() {
     let reader = Reader::start(&stream.pair.target, WHOLE);
     let mut running = follow(&stream);
     stream.source.exec("INSERT INTO big VALUES (-1)").await;
-    wait::until("the stream runs", LIMIT, async || stream.target.value("SELECT count(*) FROM big").await == "1").await;
+    wait::until("the stream runs", LIMIT, async || {
+        stream.target.value("SELECT count(*) FROM big").await == "1"
+    })
+    .await;
     for id in 0..20 {
         stream.source.exec(&format!("INSERT INTO other VALUES ({id})")).await;
     }
-    let walsender: i32 = stream.source.value("SELECT active_pid FROM pg_replication_slots").await.parse().unwrap();
+    let walsender: i32 =
+        stream.source.value("SELECT active_pid FROM pg_replication_slots").await.parse().unwrap();
     let walsender = rustix::process::Pid::from_raw(walsender).unwrap();
     stream.source.exec(&insert(150_000)).await;
     in_the_middle(&stream, &mut running).await;

@@ -90,7 +90,10 @@ impl Load {
     pub(crate) async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for writer in self.writers {
-            tokio::time::timeout(LIMIT, writer).await.expect("a writer ends").expect("a writer does not panic");
+            tokio::time::timeout(LIMIT, writer)
+                .await
+                .expect("a writer ends")
+                .expect("a writer does not panic");
         }
         self.committed.load(Ordering::Relaxed)
     }
@@ -106,10 +109,13 @@ async fn write(conninfo: String, writer: u64, stop: Arc<AtomicBool>, committed: 
         };
         let connection = tokio::spawn(connection);
         // Whether the last transaction committed is the server's to say.
-        let last = client.query_one("SELECT coalesce(max(n), 0) FROM events WHERE writer = $1", &[&(writer as i32)]).await;
+        let last = client
+            .query_one("SELECT coalesce(max(n), 0) FROM events WHERE writer = $1", &[&(writer as i32)])
+            .await;
         if let Ok(row) = last {
             let mut n = row.get::<_, i64>(0) as u64 + 1;
-            while !stop.load(Ordering::Relaxed) && client.batch_execute(&transaction(writer, n)).await.is_ok() {
+            while !stop.load(Ordering::Relaxed) && client.batch_execute(&transaction(writer, n)).await.is_ok()
+            {
                 committed.fetch_add(1, Ordering::Relaxed);
                 n += 1;
                 tokio::time::sleep(PACE).await;
@@ -196,7 +202,11 @@ async fn look(conninfo: String, invariant: &'static str, stop: Arc<AtomicBool>) 
                     "" => looks += 1,
                     text => wrong.push(text.to_owned()),
                 },
-                Err(error) if error.is_closed() || error.code().is_none_or(|c| c.code().starts_with("57P")) => break,
+                Err(error)
+                    if error.is_closed() || error.code().is_none_or(|c| c.code().starts_with("57P")) =>
+                {
+                    break;
+                }
                 Err(error) => wrong.push(format!("{error:?}")),
             }
             tokio::time::sleep(PACE).await;
@@ -218,11 +228,19 @@ pub(crate) async fn assert_all_arrived(stream: &mut Stream) {
         assert_same(source, target, table).await;
     }
     let live = target.query_hash("SELECT id, v FROM log WHERE repcloud_source_deleted IS NULL").await;
-    assert_eq!(source.query_hash("SELECT id, v FROM log").await, live, "live rows of log, left is the source");
+    assert_eq!(
+        source.query_hash("SELECT id, v FROM log").await,
+        live,
+        "live rows of log, left is the source"
+    );
     let deleted = target.query_hash("SELECT id, v FROM log WHERE repcloud_source_deleted IS NOT NULL").await;
     let expected = "SELECT id, 'w' || id AS v FROM (SELECT writer * 10000000::bigint + n AS id FROM events) e \
                     WHERE NOT EXISTS (SELECT FROM log WHERE log.id = e.id)";
-    assert_eq!(source.query_hash(expected).await, deleted, "deleted rows of log, left is what the source had");
+    assert_eq!(
+        source.query_hash(expected).await,
+        deleted,
+        "deleted rows of log, left is what the source had"
+    );
     assert_eq!(target.value("SELECT count(*) FROM repcloud.conflict").await, "0");
     assert_eq!(target.value("SELECT sum(balance) FROM accounts").await, (ACCOUNTS * MONEY).to_string());
 }

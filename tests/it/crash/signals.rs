@@ -21,7 +21,11 @@ async fn terminated_and_interrupted_under_load() {
             stream.target.value("SELECT count(*) FROM events").await.parse::<u64>().unwrap() > before + 10
         })
         .await;
-        if interrupt { running.interrupt() } else { running.terminate() }
+        if interrupt {
+            running.interrupt()
+        } else {
+            running.terminate()
+        }
         running.wait(SOON).expect_code(code);
         let idle = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'repcloud%'";
         wait::until("its sessions are gone", SOON, async || {

@@ -26,7 +26,10 @@ impl Drop for Bench {
 
 async fn sums_agree(history: &str, history_entry: &str, before: &str) {
     let tables = "mode = \"dml\"\ntables = [\"public.pgbench_accounts\", \"public.pgbench_tellers\", \"public.pgbench_branches\"]";
-    let entries = [tables.to_owned(), format!("mode = \"dml\"\ntables = [\"public.pgbench_history\"]\n{history_entry}")];
+    let entries = [
+        tables.to_owned(),
+        format!("mode = \"dml\"\ntables = [\"public.pgbench_history\"]\n{history_entry}"),
+    ];
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let stream = Stream::over(durable_pair(builder("source")), "", "", &entries).await;
     stream.pair.source.run_pgbench("app", &["-i", "-s", "1", "-q"]).unwrap();
@@ -67,7 +70,12 @@ async fn streaming(stream: &Stream, running: &mut Running) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaled_sums_agree_while_pgbench_runs() {
-    sums_agree("ALTER TABLE pgbench_history ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "", "caught up").await;
+    sums_agree(
+        "ALTER TABLE pgbench_history ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "",
+        "caught up",
+    )
+    .await;
 }
 
 /// History without a key, for inserts alone; the first rows are copied while pgbench runs.
