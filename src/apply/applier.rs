@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::apply::checkpoint::{self, CheckpointWriter};
 use crate::apply::error::ApplyError;
 use crate::apply::group::{Closing, PlannedGroup};
-use crate::apply::plan::Group;
+use crate::apply::plan::{Group, PlanOptions, plan};
 use crate::apply::progress::Progress;
 use crate::apply::route::Bindings;
 use crate::apply::serial::{self, Careful};
@@ -107,6 +107,8 @@ pub struct Applier {
     holds_fragment: bool,
     /// Changes in the open transaction.
     pending_changes: u64,
+    /// The same by route.
+    pending_counts: Vec<u64>,
     uncommitted: Option<Uncommitted>,
     /// A position that no group has carried to the target yet.
     unwritten: Option<Closing>,
@@ -161,6 +163,7 @@ impl Applier {
             open: false,
             holds_fragment: false,
             pending_changes: 0,
+            pending_counts: Vec::new(),
             uncommitted: None,
             unwritten: None,
             urgent: false,
@@ -209,7 +212,7 @@ impl Applier {
     }
 
     async fn apply(&mut self, planned: PlannedGroup) -> Result<(), ApplyError> {
-        let PlannedGroup { group, plan } = planned;
+        let PlannedGroup { group, plan, counts } = planned;
         let closing = group.closing();
         self.urgent |= group.batches.iter().any(|b| b.urgent);
         let skips = self.touches_skips(&group);
@@ -239,6 +242,8 @@ impl Applier {
             }
         }
         self.pending_changes += changes;
+        self.pending_counts.resize(counts.len(), 0);
+        self.pending_counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         match values {
             Some((closing, _)) => {
                 self.unwritten = None;
@@ -277,6 +282,9 @@ impl Applier {
         }
         let first_step = flight.len();
         flight.extend(steps.iter().map(Command::Step));
+        if position.is_some() && self.deferrable {
+            flight.push(Command::Sql(CHECK_DEFERRED));
+        }
         let last_step = flight.len();
         flight.extend(position.map(|values| Command::Prepared(&statement, values)));
         let result = self.session.run(&flight).await;
@@ -295,10 +303,13 @@ impl Applier {
             {
                 Err(serial::infrastructure(cause))
             }
-            Err(_) => {
+            Err(Failure { cause, .. }) => {
                 let back = if fragment_before { "ROLLBACK TO SAVEPOINT repcloud_group" } else { "ROLLBACK" };
                 self.sql(back).await?;
                 self.open = fragment_before;
+                if serial::is_unique_violation(&cause) && self.replacing(group, position).await? {
+                    return Ok(());
+                }
                 self.row_by_row(group, position, false).await
             }
         }
@@ -308,6 +319,37 @@ impl Applier {
     /// same source transaction.
     fn opening(&self) -> &'static str {
         if self.holds_fragment { "SAVEPOINT repcloud_group" } else { self.begin }
+    }
+
+    /// The group once more, changed rows as DELETE and INSERT: rows that exchanged values of a unique index at once (the
+    /// source's check was deferred) have no other form. `false`: nothing was done, the group has to go row by row.
+    async fn replacing(&mut self, group: &Group, position: Option<&Vec<String>>) -> Result<bool, ApplyError> {
+        let options = PlanOptions { replace: true, ..PlanOptions::default() };
+        let routes = self.session.routes().clone();
+        let Some(steps) = plan(group, &routes, &mut self.bindings, options)? else { return Ok(false) };
+        let was_open = self.open;
+        self.sql(if was_open { "SAVEPOINT repcloud_group" } else { self.begin }).await?;
+        let statement = self.writer.statement().clone();
+        let mut flight: Vec<Command<'_>> = steps.iter().map(Command::Step).collect();
+        if position.is_some() && self.deferrable {
+            flight.push(Command::Sql(CHECK_DEFERRED));
+        }
+        let last_step = flight.len();
+        flight.extend(position.map(|values| Command::Prepared(&statement, values)));
+        match self.session.run(&flight).await {
+            Ok(()) => {
+                self.open = true;
+                Ok(true)
+            }
+            Err(Failure { at, cause: Cause::RowCount { .. } }) if at >= last_step => Err(ApplyError::Fenced),
+            Err(Failure { cause, .. }) if !serial::is_about_a_row(&cause) => {
+                Err(serial::infrastructure(cause))
+            }
+            Err(_) => {
+                self.sql(if was_open { "ROLLBACK TO SAVEPOINT repcloud_group" } else { "ROLLBACK" }).await?;
+                Ok(false)
+            }
+        }
     }
 
     /// Replays a group in the source's order; carefully when that fails too, or when a transaction is left out.
@@ -381,6 +423,7 @@ impl Applier {
         self.open = false;
         if let Some(Uncommitted { closing, changes }) = self.uncommitted.take() {
             self.pending_changes = 0;
+            self.session.routes().count(&std::mem::take(&mut self.pending_counts));
             self.last_write = Instant::now();
             self.shared.progress().committed(closing.position);
             self.shared.publish(|report| {

@@ -373,6 +373,24 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
     Ok(())
 }
 
+/// Records the source's columns as the target now expects them.
+pub async fn set_known_columns(
+    client: &Client,
+    key: &StreamKey,
+    table: &TableName,
+    columns: &[ShapeFingerprint],
+) -> Result<(), StateError> {
+    let known =
+        serde_json::to_string(columns).map_err(|e| StateError::Damaged(format!("known_columns: {e}")))?;
+    client
+        .execute(
+            "UPDATE repcloud.table_state SET known_columns = $4::text::jsonb, updated_at = now() WHERE source = $1 AND target = $2 AND target_table = $3",
+            &[&key.source, &key.target, &table.to_string(), &known],
+        )
+        .await?;
+    Ok(())
+}
+
 /// Sets a table's state alone.
 pub async fn set_table_state(
     client: &Client,
@@ -387,28 +405,6 @@ pub async fn set_table_state(
             &[&key.source, &key.target, &table.to_string(), &state.as_str(), &error],
         )
         .await?)
-}
-
-/// The transactions to leave out, by the start of their commit record.
-pub async fn read_skips(client: &Client, key: &StreamKey) -> Result<Vec<Lsn>, StateError> {
-    let rows = client
-        .query(
-            "SELECT commit_lsn FROM repcloud.skip WHERE source = $1 AND target = $2 AND skipped_at IS NULL",
-            &[&key.source, &key.target],
-        )
-        .await?;
-    rows.iter().map(|row| Ok(Lsn(u64::from(row.try_get::<_, PgLsn>(0)?)))).collect()
-}
-
-/// Asks for a transaction to be left out.
-pub async fn write_skip(client: &Client, key: &StreamKey, commit_lsn: Lsn) -> Result<(), StateError> {
-    client
-        .execute(
-            "INSERT INTO repcloud.skip (source, target, commit_lsn) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            &[&key.source, &key.target, &PgLsn::from(commit_lsn.0)],
-        )
-        .await?;
-    Ok(())
 }
 
 /// Removes all that the target knows of one table of the stream, or of the whole stream.

@@ -102,6 +102,8 @@ pub struct PlannedGroup {
     pub group: Group,
     /// The coalesced plan; `None` when only the row-by-row way is possible.
     pub plan: Result<Option<Vec<Step>>, PlanError>,
+    /// Changes by route, for those who watch.
+    pub counts: Vec<u64>,
 }
 
 #[cfg(test)]

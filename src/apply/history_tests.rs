@@ -216,7 +216,7 @@ impl Target {
     }
 }
 
-fn check(ops: &[Op], full: bool, seed_rows: u8, delivery: Delivery) {
+fn check(ops: &[Op], full: bool, seed_rows: u8, delivery: Delivery, replace: bool) {
     let (group, source_rows) = history(ops, full, seed_rows);
     let routes = RouteTable::new(vec![route(&["id", "v", "toast"], &[0], delivery)]);
     let seeded = Target {
@@ -228,7 +228,8 @@ fn check(ops: &[Op], full: bool, seed_rows: u8, delivery: Delivery) {
             })
             .collect(),
     };
-    let steps = plan(&group, &routes, &mut Bindings::default(), PlanOptions::default())
+    let options = PlanOptions { replace, ..PlanOptions::default() };
+    let steps = plan(&group, &routes, &mut Bindings::default(), options)
         .unwrap()
         .expect("a consistent history never contradicts itself");
     let mut coalesced = seeded.clone();
@@ -256,8 +257,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_coalesced_plan_equals_one_change_at_a_time(ops in ops(), full: bool, seed in 0..6u8, logdel: bool) {
-        check(&ops, full, seed, if logdel { Delivery::LogDel } else { Delivery::Dml });
+    fn a_coalesced_plan_equals_one_change_at_a_time(
+        ops in ops(), full: bool, seed in 0..6u8, logdel: bool, replace: bool,
+    ) {
+        check(&ops, full, seed, if logdel { Delivery::LogDel } else { Delivery::Dml }, replace);
     }
 }
 

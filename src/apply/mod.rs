@@ -2,7 +2,7 @@
 //!
 //! `route` says where a table's changes go; `group`, `coalesce`, `table_plan`, `single` and `plan` turn groups of
 //! transactions into statements, `encode` into bytes, `progress` says what may be confirmed: all pure. `checkpoint`
-//! is the stream's state in the target, `target_session`, `serial` and `applier` write.
+//! is the stream's state in the target (`skip` and `state_read` belong to it), `target_session`, `serial` and `applier` write.
 
 pub mod applier;
 pub mod checkpoint;
@@ -17,6 +17,8 @@ pub mod route;
 pub mod row;
 mod serial;
 mod single;
+pub mod skip;
+pub mod state_read;
 mod table_plan;
 pub mod target_session;
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::apply::coalesce::Contradiction;
 use crate::apply::encode::{BinaryValueError, TextArray};
-use crate::apply::route::{Binding, Bindings, Delivery, Route, RouteId, RouteTable, ShapeError};
+use crate::apply::route::{Binding, Bindings, Bound, Delivery, Route, RouteId, RouteTable, ShapeError};
 use crate::apply::row::{Row, complete_new};
 use crate::apply::single;
 use crate::apply::table_plan::TablePlan;
@@ -144,11 +144,14 @@ pub struct Group {
 pub struct PlanOptions {
     /// Inserts of one phase that go by COPY instead of a statement.
     pub copy_from_rows: usize,
+    /// Changed rows go as DELETE, then INSERT, where [`Route::replace_allowed`] and the whole row is known: the only
+    /// form in which rows can exchange the values of a unique index that checks at once.
+    pub replace: bool,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        PlanOptions { copy_from_rows: 200 }
+        PlanOptions { copy_from_rows: 200, replace: false }
     }
 }
 
@@ -163,13 +166,13 @@ pub(crate) struct Located<'g> {
 /// A group's changes, each with the bindings of its table. Bindings live here so that rows can borrow them.
 pub(crate) struct Resolved<'g> {
     pub(crate) changes: Vec<Located<'g>>,
-    bindings: Vec<Arc<[Binding]>>,
+    bounds: Vec<Bound>,
 }
 
 impl Resolved<'_> {
     /// The bindings of a row change.
     pub(crate) fn bindings(&self, located: &Located<'_>) -> &[Binding] {
-        self.bindings.get(located.bound).map_or(&[], |b| &**b)
+        self.bounds.get(located.bound).map_or(&[], |b| &*b.bindings)
     }
 }
 
@@ -179,33 +182,65 @@ pub(crate) fn resolve<'g>(
     routes: &RouteTable,
     cache: &mut Bindings,
 ) -> Result<Resolved<'g>, ShapeError> {
-    let mut resolved = Resolved { changes: Vec::new(), bindings: Vec::new() };
-    let mut last: Option<*const Relation> = None;
+    let mut resolved = Resolved { changes: Vec::new(), bounds: Vec::new() };
+    let mut last: Option<(*const Relation, usize)> = None;
     for batch in &group.batches {
         for span in &batch.txns {
+            let mut checked = None;
             for change in batch.changes.get(span.changes.clone()).unwrap_or_default() {
-                if let Some(relation) = relation_of(change)
-                    && last != Some(Arc::as_ptr(relation))
-                {
-                    let bound = cache.get(routes, relation)?;
-                    last = Some(Arc::as_ptr(relation));
-                    // Runs of a few tables alternate: reuse what is in the list already.
-                    match resolved.bindings.iter().rev().take(8).position(|b| Arc::ptr_eq(b, &bound)) {
-                        Some(back) => {
-                            let at = resolved.bindings.len() - 1 - back;
-                            resolved.changes.push(Located { txn: span.txn, change, bound: at });
-                            last = None;
-                            continue;
-                        }
-                        None => resolved.bindings.push(bound),
+                let mut bound = 0;
+                if let Some(relation) = relation_of(change) {
+                    let address = Arc::as_ptr(relation);
+                    bound = match last {
+                        Some((known, bound)) if known == address => bound,
+                        _ => place(&mut resolved.bounds, cache.get(routes, relation)),
+                    };
+                    last = Some((address, bound));
+                    if checked != Some(bound) {
+                        resolved.bounds[bound].check(span.txn.commit_lsn)?;
+                        checked = Some(bound);
                     }
                 }
-                let bound = resolved.bindings.len().saturating_sub(1);
                 resolved.changes.push(Located { txn: span.txn, change, bound });
             }
         }
     }
     Ok(resolved)
+}
+
+/// Index of `bound` in the list; runs of a few tables alternate, so it is often there already.
+fn place(list: &mut Vec<Bound>, bound: Bound) -> usize {
+    let same = |b: &Bound| Arc::ptr_eq(&b.bindings, &bound.bindings) && !bound.bindings.is_empty();
+    let known = list.iter().rev().take(8).position(same);
+    match known {
+        Some(back) => list.len() - 1 - back,
+        None => {
+            list.push(bound);
+            list.len() - 1
+        }
+    }
+}
+
+/// Changes of `group` that each route takes, for those who watch.
+pub fn tally(group: &Group, routes: &RouteTable, cache: &mut Bindings) -> Vec<u64> {
+    let mut counts = vec![0; routes.routes().len()];
+    let mut last: Option<(*const Relation, Bound)> = None;
+    for batch in &group.batches {
+        for span in &batch.txns {
+            for change in batch.changes.get(span.changes.clone()).unwrap_or_default() {
+                let Some(relation) = relation_of(change) else { continue };
+                let address = Arc::as_ptr(relation);
+                if last.as_ref().is_none_or(|(known, _)| *known != address) {
+                    last = Some((address, cache.get(routes, relation)));
+                }
+                let bindings = last.iter().flat_map(|(_, bound)| bound.bindings.iter());
+                for binding in bindings.filter(|b| span.txn.commit_lsn >= b.copied_at) {
+                    counts[binding.route] += 1;
+                }
+            }
+        }
+    }
+    counts
 }
 
 fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
@@ -333,7 +368,8 @@ fn change_key<'g>(
     at: PgTimestamp,
 ) -> Result<(), Stop> {
     let new = table.filled_from_pending(&old, new);
-    let keeps_more = table.route.has_extra_columns && table.route.delivery == Delivery::Dml;
+    let all = !table.route.has_extra_columns && new.covers(table.route.shape.columns.len());
+    let keeps_more = !all && table.route.delivery == Delivery::Dml;
     if new.is_complete() && !keeps_more {
         table.delete(old, at)?;
         table.insert(new)?;

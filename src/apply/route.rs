@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::{Lsn, Oid, Relation, TableName};
 use crate::sql::shape::ShapeTable;
@@ -38,6 +39,12 @@ pub struct ShapeFingerprint {
     pub type_oid: Oid,
     /// Type modifier.
     pub type_modifier: i32,
+    /// `pg_attribute.attnum`: stays the same when the column is renamed; 0 when it is not known.
+    #[serde(default)]
+    pub attnum: i16,
+    /// A person has accepted the target as it is (`reset --accept-target`): another type, or none, is no change.
+    #[serde(default)]
+    pub accepted: bool,
 }
 
 /// One source table (or all leaves of one partitioned table) feeding one target table.
@@ -68,10 +75,16 @@ pub struct Route {
     pub identity_always_key: bool,
     /// Bulk inserts may use COPY (no rules, not logdel).
     pub copy_allowed: bool,
+    /// A changed row may be deleted and inserted anew: nothing of it is lost by that, and nothing on the target reacts
+    /// to the delete.
+    pub replace_allowed: bool,
     /// Some constraint of the target is deferrable.
     pub has_deferrable: bool,
-    /// Columns the target computes itself: a source column of that name is not missing.
+    /// Columns the target computes itself, or that are gone from both sides and may still be in changes on their way:
+    /// a source column of that name is not missing.
     pub ignored_columns: Vec<String>,
+    /// `(before, now)`: source columns renamed since the copy. Changes on their way bear the old name.
+    pub former_names: Vec<(String, String)>,
 }
 
 /// The source described a table in a way the target does not fit.
@@ -157,14 +170,27 @@ impl Binding {
 pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, ShapeError> {
     let (source_table, target) = (route.source.clone(), route.target.clone());
     let in_target = |name: &str| route.shape.columns.iter().any(|c| c.name == name);
+    // Where a target column's values are: under its name, or under the one it had before.
+    let find = |name: &str| {
+        let former = || {
+            route
+                .former_names
+                .iter()
+                .filter(|(_, now)| now == name)
+                .find_map(|(old, _)| relation.column_index(old))
+        };
+        relation.column_index(name).or_else(former)
+    };
     for column in &relation.columns {
-        let ignored = route.columns_chosen || route.ignored_columns.contains(&column.name);
+        let ignored = route.columns_chosen
+            || route.ignored_columns.contains(&column.name)
+            || route.former_names.iter().any(|(old, _)| *old == column.name);
         if !in_target(&column.name) && !ignored {
             return Err(ShapeError::ColumnAdded { source_table, target, column: column.name.clone() });
         }
     }
-    for known in route.known_columns.iter().flatten().filter(|k| in_target(&k.name)) {
-        match relation.column_index(&known.name).and_then(|i| relation.columns.get(i)) {
+    for known in route.known_columns.iter().flatten().filter(|k| !k.accepted && in_target(&k.name)) {
+        match find(&known.name).and_then(|i| relation.columns.get(i)) {
             None => {
                 return Err(ShapeError::ColumnDropped { source_table, target, column: known.name.clone() });
             }
@@ -178,7 +204,7 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
         .shape
         .columns
         .iter()
-        .map(|c| relation.column_index(&c.name).and_then(|i| u16::try_from(i).ok()).unwrap_or(ABSENT))
+        .map(|c| find(&c.name).and_then(|i| u16::try_from(i).ok()).unwrap_or(ABSENT))
         .collect();
     if let Some(&key) = route.shape.key.iter().find(|&&k| source_index[usize::from(k)] == ABSENT) {
         let column = route.shape.columns[usize::from(key)].name.clone();
@@ -194,6 +220,8 @@ pub fn bind(id: RouteId, route: &Route, relation: &Relation) -> Result<Binding, 
 pub struct RouteTable {
     routes: Vec<Route>,
     by_published: HashMap<TableName, Vec<RouteId>>,
+    /// Changes committed by route, for those who watch.
+    committed: Vec<AtomicU64>,
 }
 
 impl RouteTable {
@@ -205,12 +233,25 @@ impl RouteTable {
                 by_published.entry(name.clone()).or_default().push(id);
             }
         }
-        RouteTable { routes, by_published }
+        let committed = routes.iter().map(|_| AtomicU64::new(0)).collect();
+        RouteTable { routes, by_published, committed }
     }
 
     /// The route with this id. Ids come from this table only.
     pub fn route(&self, id: RouteId) -> &Route {
         &self.routes[id]
+    }
+
+    /// Adds committed changes, by route.
+    pub fn count(&self, changes: &[u64]) {
+        for (sum, change) in self.committed.iter().zip(changes) {
+            sum.fetch_add(*change, Ordering::Relaxed);
+        }
+    }
+
+    /// Changes committed since this table was made.
+    pub fn counted(&self, id: RouteId) -> u64 {
+        self.committed.get(id).map_or(0, |sum| sum.load(Ordering::Relaxed))
     }
 
     /// All routes.
@@ -229,33 +270,55 @@ impl RouteTable {
     }
 }
 
-/// A description and its bindings.
-type Bound = (Arc<Relation>, Arc<[Binding]>);
-
 /// The bindings of the relations seen so far. A relation that is described anew, with another shape, is bound anew.
 #[derive(Debug, Default)]
 pub struct Bindings {
-    /// By address of the shared description: the assembler keeps the same `Arc` while the shape is the same.
-    by_oid: HashMap<Oid, Bound, foldhash::fast::FixedState>,
+    /// By oid: the assembler keeps the same `Arc` while the shape is the same.
+    by_oid: HashMap<Oid, Described, foldhash::fast::FixedState>,
+}
+
+/// A description and what it feeds.
+type Described = (Arc<Relation>, Bound);
+
+/// What a relation feeds.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// The routes it fits.
+    pub bindings: Arc<[Binding]>,
+    /// The routes it does not fit, with their `copied_at`: no matter for changes that the copy holds already.
+    misfits: Arc<[(Lsn, ShapeError)]>,
+}
+
+impl Bound {
+    /// An error when a change of the transaction that committed at `commit` would have to go to a route that the
+    /// relation does not fit.
+    pub fn check(&self, commit: Lsn) -> Result<(), ShapeError> {
+        match self.misfits.iter().find(|(copied_at, _)| commit >= *copied_at) {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Bindings {
-    /// The bindings of `relation`; empty when nothing is routed from it.
-    pub fn get(
-        &mut self,
-        routes: &RouteTable,
-        relation: &Arc<Relation>,
-    ) -> Result<Arc<[Binding]>, ShapeError> {
-        if let Some((known, bindings)) = self.by_oid.get(&relation.oid)
+    /// What `relation` feeds; nothing when nothing is routed from it.
+    pub fn get(&mut self, routes: &RouteTable, relation: &Arc<Relation>) -> Bound {
+        if let Some((known, bound)) = self.by_oid.get(&relation.oid)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
-            return Ok(bindings.clone());
+            return bound.clone();
         }
-        let bound: Result<Arc<[Binding]>, ShapeError> =
-            routes.of(&relation.name).iter().map(|&id| bind(id, routes.route(id), relation)).collect();
-        let bound = bound?;
+        let (mut bindings, mut misfits) = (Vec::new(), Vec::new());
+        for &id in routes.of(&relation.name) {
+            let route = routes.route(id);
+            match bind(id, route, relation) {
+                Ok(binding) => bindings.push(binding),
+                Err(error) => misfits.push((route.copied_at, error)),
+            }
+        }
+        let bound = Bound { bindings: bindings.into(), misfits: misfits.into() };
         self.by_oid.insert(relation.oid, (relation.clone(), bound.clone()));
-        Ok(bound)
+        bound
     }
 }
 
@@ -278,6 +341,7 @@ pub(crate) mod tests {
                     .collect(),
                 key: key.to_vec(),
                 deleted_column: (delivery == Delivery::LogDel).then(|| "deleted".into()),
+                fixed_key: false,
             },
             delivery,
             on_conflict: OnConflict::Stop,
@@ -287,8 +351,10 @@ pub(crate) mod tests {
             has_extra_columns: false,
             identity_always_key: false,
             copy_allowed: false,
+            replace_allowed: true,
             has_deferrable: false,
             ignored_columns: Vec::new(),
+            former_names: Vec::new(),
         }
     }
 
@@ -314,7 +380,13 @@ pub(crate) mod tests {
         Some(
             columns
                 .iter()
-                .map(|n| ShapeFingerprint { name: (*n).into(), type_oid: 25, type_modifier: -1 })
+                .map(|n| ShapeFingerprint {
+                    name: (*n).into(),
+                    type_oid: 25,
+                    type_modifier: -1,
+                    attnum: 0,
+                    accepted: false,
+                })
                 .collect(),
         )
     }
@@ -363,8 +435,36 @@ pub(crate) mod tests {
     fn a_relation_described_anew_is_bound_anew() {
         let routes = RouteTable::new(vec![route(&["a", "b"], &[0], Delivery::Dml)]);
         let mut bindings = Bindings::default();
-        assert_eq!(bindings.get(&routes, &relation(&["a", "b"], &[0])).unwrap()[0].source_index(1), Some(1));
-        assert_eq!(bindings.get(&routes, &relation(&["b", "a"], &[1])).unwrap()[0].source_index(1), Some(0));
-        assert!(bindings.get(&routes, &relation(&["b", "a", "c"], &[1])).is_err());
+        let mut get = |relation| bindings.get(&routes, &relation);
+        assert_eq!(get(relation(&["a", "b"], &[0])).bindings[0].source_index(1), Some(1));
+        assert_eq!(get(relation(&["b", "a"], &[1])).bindings[0].source_index(1), Some(0));
+        let bound = get(relation(&["b", "a", "c"], &[1]));
+        assert!(bound.bindings.is_empty() && bound.check(Lsn(1)).is_err());
+    }
+
+    #[test]
+    fn a_misfit_is_no_matter_before_the_copy() {
+        let mut late = route(&["a"], &[0], Delivery::Dml);
+        late.copied_at = Lsn(100);
+        let bound = Bindings::default().get(&RouteTable::new(vec![late]), &relation(&["a", "b"], &[0]));
+        assert_eq!(bound.check(Lsn(99)), Ok(()));
+        assert!(bound.check(Lsn(100)).is_err());
+    }
+
+    #[test]
+    fn a_renamed_column_is_found_under_its_old_name() {
+        let mut r = route(&["a", "new"], &[0], Delivery::Dml);
+        r.former_names = vec![("old".into(), "new".into())];
+        r.known_columns = known(&["a", "old"]);
+        let find = |columns: &[&str]| bind(0, &r, &relation(columns, &[0])).unwrap().source_index(1);
+        assert_eq!((find(&["a", "old"]), find(&["new", "a"])), (Some(1), Some(0)));
+    }
+
+    #[test]
+    fn an_accepted_shape_may_lack_a_column_or_have_another_type() {
+        let mut r = route(&["a", "b", "c"], &[0], Delivery::Dml);
+        let accepted = |k: ShapeFingerprint| ShapeFingerprint { accepted: true, type_oid: 23, ..k };
+        r.known_columns = known(&["a", "b", "c"]).map(|k| k.into_iter().map(accepted).collect());
+        assert_eq!(bind(0, &r, &relation(&["a", "b"], &[0])).unwrap().present, [0, 1]);
     }
 }

@@ -39,6 +39,12 @@ impl<'a> Row<'a> {
         !self.tuple.has_unchanged() || self.binding.present.iter().all(|&c| self.value(c) != Value::Unchanged)
     }
 
+    /// True when the source sends every column that the target gets from it. One that it sends no more is kept on the
+    /// target, so the row must be changed in place there.
+    pub fn covers(&self, target_columns: usize) -> bool {
+        self.binding.present.len() == target_columns
+    }
+
     /// This row with the columns it does not hold taken from `older`. Only for rows of one description.
     pub fn over(self, older: &Row<'_>) -> Row<'a> {
         if self.tuple.has_unchanged() {

@@ -9,9 +9,9 @@ use crate::apply::checkpoint::StreamKey;
 use crate::apply::conflict::{self, Resolution, operation};
 use crate::apply::error::ApplyError;
 use crate::apply::plan::{Group, Located, Resolved, Step, resolve, serial_steps, single_route_steps};
-use crate::apply::route::{Binding, Bindings, OnConflict};
-use crate::apply::single;
+use crate::apply::route::{Binding, Bindings, OnConflict, Route};
 use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
+use crate::apply::{single, skip};
 use crate::model::{Change, Lsn};
 use crate::pg::failure::{FailureClass, class_of_sqlstate};
 
@@ -59,6 +59,11 @@ pub(crate) fn is_about_a_row(cause: &Cause) -> bool {
     }
 }
 
+/// True when a unique index has the value already.
+pub(crate) fn is_unique_violation(cause: &Cause) -> bool {
+    matches!(cause, Cause::Error { sqlstate: Some(code), .. } if code == "23505")
+}
+
 /// The error of a failed connection or server.
 pub(crate) fn infrastructure(cause: Cause) -> ApplyError {
     match cause {
@@ -99,7 +104,7 @@ impl Careful<'_> {
         let resolved = resolve(group, &routes, bindings).map_err(|e| ApplyError::Plan(e.into()))?;
         for located in &resolved.changes {
             if self.skips.contains(&located.txn.commit_lsn) {
-                self.skip(located, &resolved).await?;
+                self.leave_out(located, &resolved).await?;
                 continue;
             }
             match located.change {
@@ -116,6 +121,11 @@ impl Careful<'_> {
                     }
                 }
             }
+        }
+        let spans = group.batches.iter().flat_map(|b| &b.txns);
+        for span in spans.filter(|s| self.skips.contains(&s.txn.commit_lsn)) {
+            let client = self.session.session().client();
+            skip::mark_skipped(client, self.key, span.txn.commit_lsn).await?;
         }
         Ok(())
     }
@@ -175,9 +185,24 @@ impl Careful<'_> {
         }
     }
 
-    async fn skip(&mut self, located: &Located<'_>, resolved: &Resolved<'_>) -> Result<(), ApplyError> {
-        for binding in resolved.bindings(located) {
-            self.record(located, binding.route, Resolution::Skipped, "left out on request").await?;
+    /// Keeps the change in the conflict table instead, for each table it would have gone to.
+    async fn leave_out(&mut self, located: &Located<'_>, resolved: &Resolved<'_>) -> Result<(), ApplyError> {
+        let routes: Vec<usize> = match located.change {
+            Change::Truncate { relations, .. } => {
+                let truncated =
+                    |r: &Route| r.published.iter().any(|p| relations.iter().any(|t| t.name == *p));
+                let all = self.session.routes().routes().iter().enumerate();
+                all.filter(|(_, r)| truncated(r) && located.txn.commit_lsn >= r.copied_at)
+                    .map(|(id, _)| id)
+                    .collect()
+            }
+            _ => {
+                let bindings = resolved.bindings(located).iter();
+                bindings.filter(|b| located.txn.commit_lsn >= b.copied_at).map(|b| b.route).collect()
+            }
+        };
+        for route in routes {
+            self.record(located, route, Resolution::Skipped, "left out on request").await?;
         }
         Ok(())
     }

@@ -136,6 +136,10 @@ impl<'g> TablePlan<'g> {
         for entry in &entries {
             match &entry.net {
                 Some(Net::Delete(at)) => deletes.push((&entry.key, Some(*at))),
+                Some(Net::Update(row, stamp)) if self.replaces(row) => {
+                    deletes.push((&entry.key, Some(PgTimestamp(0))));
+                    by_columns(&mut inserts, row.columns_with_value(&[]), row, *stamp);
+                }
                 Some(Net::Update(row, stamp)) => {
                     by_columns(&mut updates, row.columns_with_value(&self.route.shape.key), row, *stamp);
                 }
@@ -164,6 +168,13 @@ impl<'g> TablePlan<'g> {
             self.done.push(step);
         }
         Ok(())
+    }
+
+    /// The row is written anew instead of changed. In logdel it is stamped and revived, whenever that was: no reader
+    /// sees the stamp.
+    fn replaces(&self, row: &Row<'_>) -> bool {
+        let known = row.is_complete() && row.covers(self.route.shape.columns.len());
+        self.options.replace && self.route.replace_allowed && known
     }
 
     fn insert_step(&self, columns: ColumnSet, rows: &[Stamped<'_, '_>]) -> Result<Step, BinaryValueError> {

@@ -20,6 +20,7 @@ use crate::apply::plan::Step;
 use crate::apply::route::{RouteId, RouteTable};
 use crate::model::quote_ident;
 use crate::pg::{PgError, Session};
+use crate::sql::empty::empty;
 use crate::sql::shape::{ColumnSet, Shape};
 
 /// One command of a flight.
@@ -178,8 +179,7 @@ impl TargetSession {
             Command::Step(Step::Truncate { routes, restart_identity }) => {
                 let names: Vec<_> =
                     routes.iter().map(|&r| self.routes.route(r).shape.sql_name.as_str()).collect();
-                let restart = if *restart_identity { " RESTART IDENTITY" } else { "" };
-                Ok(self.session.batch_execute(&format!("TRUNCATE {}{restart}", names.join(", "))).await?)
+                Ok(self.session.batch_execute(&empty(&names, *restart_identity, false)).await?)
             }
             Command::Step(Step::Copy { .. } | Step::ReadAndReplace { .. }) => Ok(()),
         }

@@ -150,6 +150,14 @@ struct Recheck<'a> {
     wanted: &'a [WantedTable],
 }
 
+/// Drops a slot of ours in this database; false when there is none of this name. A slot that is in use is an error.
+pub async fn drop_slot(client: &Client, name: &str) -> Result<bool, SetupError> {
+    let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
+               WHERE slot_name = $1 AND slot_type = 'logical' AND database = pg_catalog.current_database()";
+    let rows = client.query(sql, &[&name]).await.map_err(server(format!("dropping slot \"{name}\"")))?;
+    Ok(!rows.is_empty())
+}
+
 async fn run_bounded(
     client: &Client,
     statements: &[String],

@@ -1,6 +1,8 @@
 //! The reader of a slot: frames in, batches out, positions back. A task of its own, so that the server gets its signs
 //! of life however long the applier takes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -85,6 +87,7 @@ pub struct SlotReader {
     decoder: Decoder,
     assembler: Assembler,
     received: Lsn,
+    shown: Arc<AtomicU64>,
     written: watch::Receiver<Written>,
     told: Positions,
     /// The server waits for a confirmation (it shuts down, or doubts that we live).
@@ -104,6 +107,7 @@ impl SlotReader {
         SlotReader {
             stream,
             received: options.from,
+            shown: Arc::new(AtomicU64::new(options.from.0)),
             options,
             decoder: Decoder::new(PROTOCOL_VERSION),
             assembler,
@@ -112,6 +116,11 @@ impl SlotReader {
             urgent: false,
             rested: Instant::now(),
         }
+    }
+
+    /// What was received so far, as a number to look at while the reader runs.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.shown.clone()
     }
 
     /// Runs until `stop` turns true (the last positions are then confirmed and the stream is ended, in order unless a
@@ -165,12 +174,12 @@ impl SlotReader {
     async fn take_in(&mut self, frame: Frame) -> Result<(), CaptureError> {
         match frame {
             Frame::XLogData { start, data, .. } => {
-                self.received = self.received.max(start);
+                self.receive(start);
                 let message = self.decoder.decode(data)?;
                 self.assembler.push(message)?;
             }
             Frame::Keepalive { end, reply_requested } => {
-                self.received = self.received.max(end);
+                self.receive(end);
                 self.assembler.keepalive(end);
                 if reply_requested {
                     self.urgent = true;
@@ -179,6 +188,13 @@ impl SlotReader {
             }
         }
         Ok(())
+    }
+
+    fn receive(&mut self, position: Lsn) {
+        if position > self.received {
+            self.received = position;
+            self.shown.store(position.0, Ordering::Relaxed);
+        }
     }
 
     /// Sends what is pending if there is room, without waiting.

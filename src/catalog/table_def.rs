@@ -55,6 +55,8 @@ pub struct ColumnDef {
     pub attnum: i16,
     /// `pg_attribute.atttypid`.
     pub type_oid: Oid,
+    /// `pg_attribute.atttypmod`: length or precision, -1 for none.
+    pub type_modifier: i32,
     /// The type as DDL writes it, with modifier: `numeric(10,2)`, `public.mood`. Always schema-qualified for
     /// types outside `pg_catalog` (read with an empty search_path).
     pub type_sql: String,

@@ -64,7 +64,7 @@ pub enum Command {
     #[command(alias = "drop_table")]
     DropTable(DropTableArgs),
     /// The five-minute tour: private servers, load, a stream, a crash, a comparison
-    Demo,
+    Demo(DemoArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual pages
@@ -191,6 +191,17 @@ pub struct DropTableArgs {
     /// Keep its data as a plain table
     #[arg(long)]
     pub archive: bool,
+}
+
+/// Options of `demo`. Hidden: they make it shorter or longer for tests, there is nothing to configure.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DemoArgs {
+    /// pgbench's scale: 100,000 accounts each
+    #[arg(long, hide = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub scale: u32,
+    /// How long pgbench writes, in seconds
+    #[arg(long, hide = true, default_value_t = 25, value_parser = clap::value_parser!(u64).range(3..=3600))]
+    pub seconds: u64,
 }
 
 /// Options of `completions`.

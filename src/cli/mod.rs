@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod commands;
+mod demo;
 pub mod logging;
 pub mod output;
 pub mod report;

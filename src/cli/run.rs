@@ -80,7 +80,7 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
         Command::Completions(args) => commands::completions::run(output, *args),
         Command::Man => commands::man::run(output),
         Command::Init => commands::init::run(output, &Home::locate(&environment())?, &global.config),
-        Command::Demo => commands::demo::run(global),
+        Command::Demo(args) => commands::demo::run(global, args),
         Command::ShowConnections => commands::show_connections::run(&context(line)?),
         Command::Stream(args) => commands::stream::run(&context(line)?, args),
         Command::Status(args) => commands::status::run(&context(line)?, args),

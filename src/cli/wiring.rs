@@ -6,11 +6,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::report::{Exit, Failure};
-use crate::apply::checkpoint::{StateError, StreamKey};
+use crate::apply::checkpoint::StreamKey;
 use crate::apply::route::{Delivery, OnConflict};
 use crate::config::{self, Connection, Login, ReplicateEntry, Settings};
 use crate::flow::{EntryOptions, FlowError, StreamOptions};
-use crate::pg::{ConnectOptions, PgError, SslMode, passfile};
+use crate::model::{Events, JobEvent};
+use crate::pg::{ConnectOptions, SslMode, passfile};
 
 /// How to reach a connection.
 pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
@@ -48,24 +49,30 @@ pub(crate) fn passfile_password(path: &Path, login: Login<'_>) -> Result<Option<
 
 /// The streams of `source`, one a target.
 pub(crate) fn streams(settings: &Settings, source: &Connection) -> Vec<StreamOptions> {
-    settings
-        .targets_of(&source.name)
-        .into_iter()
-        .map(|target| StreamOptions {
-            key: StreamKey { source: source.name.clone(), target: target.name.clone() },
-            source: connect_options(source),
-            target: connect_options(target),
-            slot_name: source.slot_name.clone(),
-            publication: source.publication.clone(),
-            max_retained_wal: source.max_retained_wal,
-            entries: settings
-                .entries_of(&source.name)
-                .filter(|e| e.target == target.name)
-                .map(entry)
-                .collect(),
-            copy_workers: 2,
-        })
-        .collect()
+    settings.targets_of(&source.name).into_iter().map(|target| stream(settings, source, target)).collect()
+}
+
+/// The stream of two connections; without entries when nothing is configured between them any more.
+pub(crate) fn stream(settings: &Settings, source: &Connection, target: &Connection) -> StreamOptions {
+    StreamOptions {
+        key: StreamKey { source: source.name.clone(), target: target.name.clone() },
+        source: connect_options(source),
+        target: connect_options(target),
+        slot_name: source.slot_name.clone(),
+        publication: source.publication.clone(),
+        max_retained_wal: source.max_retained_wal,
+        entries: settings.entries_of(&source.name).filter(|e| e.target == target.name).map(entry).collect(),
+        copy_workers: 2,
+    }
+}
+
+/// What a stream tells becomes log lines.
+pub(crate) fn stream_events(key: &StreamKey) -> Events {
+    let name = format!("{} → {}", key.source, key.target);
+    Events::new(move |event| match event {
+        JobEvent::Info(text) => tracing::info!("{name}: {text}"),
+        JobEvent::Warning(text) => tracing::warn!("{name}: {text}"),
+    })
 }
 
 fn entry(entry: &ReplicateEntry) -> EntryOptions {
@@ -110,16 +117,6 @@ pub(crate) fn flow_failure(error: FlowError, source: &str) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
-}
-
-/// A connection's failure.
-pub(crate) fn pg_failure(error: PgError) -> Failure {
-    Failure::new(Exit::Failed, error)
-}
-
-/// A failure of the state in the target.
-pub(crate) fn state_failure(error: StateError) -> Failure {
-    Failure::new(Exit::Failed, error)
 }
 
 /// Runs a command's asynchronous part.

@@ -55,6 +55,7 @@ mod tests {
         ColumnDef {
             name: "c".into(),
             attnum: 1,
+            type_modifier: -1,
             type_oid,
             type_sql: String::new(),
             input_type_sql: String::new(),

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use crate::catalog::ddl::{NamedStatement, ObjectKind, Requirement, TargetDdl};
 use crate::copy::error::{CopyError, server};
 use crate::model::TableName;
+use crate::sql::empty::empty;
 
 /// What [`prepare_table`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +102,8 @@ pub async fn rows_exist(client: &Client, table: &TableName) -> Result<bool, Copy
 
 /// Removes all rows. Only for a table whose rows are ours and unfinished by `repcloud.table_state`.
 pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyError> {
-    run(target, table, &format!("TRUNCATE {table}")).await
+    // Its cut-off copy may stand beside finished ones that refer to it.
+    run(target, table, &empty(&[table.to_string().as_str()], false, true)).await
 }
 
 /// Checks that what only a person can make (extension types, collations) is there.

@@ -12,6 +12,7 @@ use crate::flow::start::StopReason;
 use crate::flow::work::TargetFinding;
 use crate::model::RetryAdvice;
 use crate::pg::PgError;
+use crate::verify::VerifyError;
 
 /// Why a stream's run ended.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +31,14 @@ pub enum FlowError {
     #[error("{0}")]
     Stopped(StopReason),
     /// Another process runs this stream.
-    #[error("another process runs the stream {source_name} → {target_name}")]
+    #[error("another process runs the stream {source_name} → {target_name}{}", held(.holder))]
     Running {
         /// Source connection.
         source_name: String,
         /// Target connection.
         target_name: String,
+        /// Its session, as far as it can be seen.
+        holder: Option<String>,
     },
     /// Set-up of the source.
     #[error("source: {0}")]
@@ -70,9 +73,16 @@ pub enum FlowError {
     /// Writing.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// A comparison.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A task of ours ended in a way it never should.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn held(holder: &Option<String>) -> String {
+    holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default()
 }
 
 fn list(findings: &[String]) -> String {

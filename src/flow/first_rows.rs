@@ -17,9 +17,8 @@ use crate::copy::target::{self, analyze, build_indexes, empty_table, prepare_tab
 use crate::copy::worker::{CopySpec, copy_chunk, read_heap};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
-use crate::flow::prepare::new_record;
 use crate::flow::status::Board;
-use crate::flow::work::TableWork;
+use crate::flow::work::{TableWork, new_record};
 use crate::model::{Events, Lsn, TableName};
 use crate::pg::{self, ConnectOptions, Session};
 

@@ -1,18 +1,26 @@
 //! Floor 4: joins capture, copy and apply; owns the channels.
 //!
 //! `start` decides (pure), `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
-//! with the flusher and the `monitor` beside them.
+//! with the flusher and the `monitor` beside them. `status_read`, `reset`, `skip_txn` and `drop_table` are what a person
+//! does to a stream from outside.
 
 mod clock;
+pub mod compare;
+pub mod drop_table;
 pub mod error;
 mod facts;
 mod first_rows;
+mod hold;
 mod monitor;
 pub mod options;
 mod planner;
 mod prepare;
+pub mod reset;
+mod resolve;
+pub mod skip_txn;
 pub mod start;
 pub mod status;
+pub mod status_read;
 pub mod stream;
 pub mod view;
 pub mod work;

@@ -1,17 +1,22 @@
 //! Watches a running stream from the side: the slot, the lag, the partitions, and whether the end is reached.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::apply::ApplyReport;
+use crate::apply::checkpoint::{self, StreamKey};
+use crate::apply::route::RouteTable;
+use crate::apply::{ApplyReport, skip};
 use crate::catalog::{TableKind, read_table};
 use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
 use crate::flow::options::StreamOptions;
+use crate::flow::prepare::Shapes;
 use crate::flow::status::Board;
-use crate::flow::view::StreamState;
+use crate::flow::view::{StreamState, StreamView};
 use crate::flow::work::TableWork;
 use crate::model::{Events, Lsn};
 use crate::pg::Session;
@@ -22,19 +27,69 @@ pub(crate) struct Monitor<'a> {
     pub(crate) events: &'a Events,
     pub(crate) board: &'a Board,
     pub(crate) source: &'a Session,
+    pub(crate) target: &'a Session,
+    pub(crate) watched: Watched,
+    pub(crate) shapes: Shapes,
+    /// Some transactions are to be left out.
+    pub(crate) skips: bool,
     pub(crate) work: &'a [TableWork],
     pub(crate) until: Option<Lsn>,
+}
+
+/// What the running tasks show of themselves.
+pub(crate) struct Watched {
+    received: Arc<AtomicU64>,
+    routes: Arc<RouteTable>,
+    /// Changes of each route before this connection began.
+    before: Vec<u64>,
+    /// The same of all.
+    all_before: u64,
+}
+
+impl Watched {
+    pub(crate) fn new(received: Arc<AtomicU64>, routes: Arc<RouteTable>, board: &Board) -> Self {
+        let view = board.view();
+        let changes = |name: String| {
+            view.tables.iter().find(|t| t.target_table == name).map_or(0, |t| t.changes_applied)
+        };
+        let before = routes.routes().iter().map(|r| changes(r.target.to_string())).collect();
+        Watched { received, routes, before, all_before: view.changes_applied }
+    }
+
+    fn show(&self, view: &mut StreamView) {
+        view.received_lsn = view.received_lsn.max(Lsn(self.received.load(Ordering::Relaxed)));
+        for ((id, route), before) in self.routes.routes().iter().enumerate().zip(&self.before) {
+            let name = route.target.to_string();
+            if let Some(table) = view.tables.iter_mut().find(|t| t.target_table == name) {
+                table.changes_applied = before + self.routes.counted(id);
+            }
+        }
+    }
+}
+
+/// Tells of transactions that were to be left out and that the position has passed without meeting them.
+pub(crate) async fn tell_unmatched(
+    target: &Session,
+    key: &StreamKey,
+    events: &Events,
+) -> Result<(), FlowError> {
+    for lsn in skip::remove_unmatched(target, key).await? {
+        events.warning(format!(
+            "skip: no transaction with its commit at {lsn} came by, and the position is beyond it now; nothing was left out, the request is removed"
+        ));
+    }
+    Ok(())
 }
 
 /// What is looked at on the source, and how often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PARTITIONS_EVERY: u32 = 10;
 /// A lag below which the stream counts as caught up: keepalives and standby snapshots of an idle server.
-const CAUGHT_UP_BYTES: u64 = 64 << 10;
+pub(crate) const CAUGHT_UP_BYTES: u64 = 64 << 10;
 
 impl Monitor<'_> {
     /// Runs until the end is reached (`Ok`), or something is wrong.
-    pub(crate) async fn run(self, mut report: watch::Receiver<ApplyReport>) -> Result<(), FlowError> {
+    pub(crate) async fn run(mut self, mut report: watch::Receiver<ApplyReport>) -> Result<(), FlowError> {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut alarmed = false;
@@ -51,7 +106,7 @@ impl Monitor<'_> {
                         }
                         let now = *report.borrow_and_update();
                         if self.until.is_some_and(|until| now.durable >= until) && self.confirmed().await? {
-                            return Ok(());
+                            return self.end(&now).await;
                         }
                     }
                 }
@@ -62,13 +117,42 @@ impl Monitor<'_> {
                 self.show(&slot, previous.as_ref(), &now);
                 alarmed = self.alarm(&slot, alarmed);
                 if self.until.is_some_and(|until| slot.facts.confirmed >= until) {
-                    return Ok(());
+                    return self.end(&now).await;
                 }
                 previous = Some(slot);
+            }
+            self.record_shapes(&now).await?;
+            if self.skips && round % PARTITIONS_EVERY == 0 {
+                tell_unmatched(self.target, &self.options.key, self.events).await?;
             }
             if round % PARTITIONS_EVERY == 0 {
                 self.check_partitions().await?;
             }
+        }
+        Ok(())
+    }
+
+    /// The end is reached: what is shown last must be what is true.
+    async fn end(&mut self, now: &ApplyReport) -> Result<(), FlowError> {
+        self.board.update(|v| {
+            self.watched.show(v);
+            v.applied_lsn = now.applied;
+            v.confirmed_lsn = v.confirmed_lsn.max(now.durable);
+            v.received_lsn = v.received_lsn.max(now.applied);
+            v.changes_applied = self.watched.all_before + now.changes;
+            (v.lag_bytes, v.lag_seconds) = (0, 0.0);
+        });
+        self.record_shapes(now).await?;
+        tell_unmatched(self.target, &self.options.key, self.events).await
+    }
+
+    /// Every change that was described in an older way has passed.
+    async fn record_shapes(&mut self, now: &ApplyReport) -> Result<(), FlowError> {
+        if now.durable < self.shapes.at {
+            return Ok(());
+        }
+        for (table, columns) in self.shapes.tables.drain(..) {
+            checkpoint::set_known_columns(self.target, &self.options.key, &table, &columns).await?;
         }
         Ok(())
     }
@@ -90,6 +174,7 @@ impl Monitor<'_> {
             v.pid = Some(std::process::id());
             v.applied_lsn = report.applied;
             v.confirmed_lsn = slot.facts.confirmed;
+            self.watched.show(v);
             v.received_lsn = v.received_lsn.max(report.applied);
             v.lag_bytes = lag;
             v.lag_seconds = seconds;
@@ -99,7 +184,7 @@ impl Monitor<'_> {
                 (Some(safe), 1..) => Some(safe as f64 / written as f64 * LOOK_EVERY.as_secs_f64()),
                 _ => None,
             };
-            v.changes_applied = report.changes;
+            v.changes_applied = self.watched.all_before + report.changes;
             v.state = if lag <= CAUGHT_UP_BYTES { StreamState::Streaming } else { StreamState::CatchingUp };
         });
     }

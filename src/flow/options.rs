@@ -38,6 +38,16 @@ impl StreamOptions {
     }
 }
 
+impl EntryOptions {
+    /// The mode as CONTRACT names it.
+    pub fn mode(&self) -> &'static str {
+        match self.delivery {
+            Delivery::Dml => "dml",
+            Delivery::LogDel => "logdel",
+        }
+    }
+}
+
 /// One `[[replicate]]` entry.
 #[derive(Debug, Clone)]
 pub struct EntryOptions {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::apply::group::{GroupBuilder, GroupLimits, PlannedGroup};
-use crate::apply::plan::{PlanOptions, plan};
+use crate::apply::plan::{PlanOptions, plan, tally};
 use crate::apply::route::{Bindings, RouteTable};
 use crate::model::TxnBatch;
 
@@ -40,6 +40,7 @@ pub(crate) async fn run(
         }
         let group = builder.take();
         let plan = plan(&group, &routes, &mut bindings, options);
-        permit.send(PlannedGroup { group, plan });
+        let counts = tally(&group, &routes, &mut bindings);
+        permit.send(PlannedGroup { group, plan, counts });
     }
 }

@@ -1,12 +1,12 @@
 //! Carries out the steps that `start` decides, until the stream can begin.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::apply::ApplyError;
 use crate::apply::checkpoint::{self, TableRecord, TableState};
-use crate::apply::route::{Route, RouteTable};
+use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableKind, list_tables, read_table};
@@ -14,10 +14,10 @@ use crate::copy::target::rows_exist;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::hold::hold_stream_again;
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
-use crate::flow::view::TableView;
-use crate::flow::work::{self, TableWork};
+use crate::flow::work::{self, TableWork, new_record};
 use crate::model::{Events, Lsn, TableName, TablePattern};
 use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
 use crate::pg::{PgError, Session};
@@ -35,6 +35,15 @@ pub(crate) struct Ready {
     pub(crate) replica_role: bool,
     pub(crate) generation: i64,
     pub(crate) work: Vec<TableWork>,
+    /// Shapes to be recorded once the changes on their way have passed.
+    pub(crate) shapes: Shapes,
+}
+
+/// The source's columns as they were when everything up to `at` was written.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    pub(crate) at: Lsn,
+    pub(crate) tables: Vec<(TableName, Vec<ShapeFingerprint>)>,
 }
 
 /// What a process holds while it prepares.
@@ -54,6 +63,9 @@ pub(crate) struct Preparation<'a> {
     publications: Vec<String>,
     snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
+    /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
+    /// every step, and there is a step a table.
+    rows_before: BTreeMap<TableName, bool>,
 }
 
 impl<'a> Preparation<'a> {
@@ -89,6 +101,7 @@ impl<'a> Preparation<'a> {
             publications: Vec::new(),
             snapshot: None,
             begun: Vec::new(),
+            rows_before: BTreeMap::new(),
         };
         this.resolve().await?;
         this.check_publication().await?;
@@ -97,32 +110,11 @@ impl<'a> Preparation<'a> {
         Ok(this)
     }
 
-    /// Puts the tables on the board, with what `records` know of them.
-    fn show(&self, records: &[TableRecord]) {
-        let tables = self.work.iter().map(|work| {
-            let target_table = work.target.to_string();
-            let record = records.iter().find(|r| r.target_table == target_table);
-            let count = |rows: i64| u64::try_from(rows).unwrap_or(0);
-            TableView {
-                source_table: work.source.name.to_string(),
-                mode: work.mode().to_owned(),
-                state: record.map_or("waiting", |r| r.state.as_str()).to_owned(),
-                rows_copied: record.map_or(0, |r| count(r.rows_copied)),
-                rows_total: count(record.map_or_else(|| work.rows_estimate(), |r| r.rows_total)),
-                error: record.and_then(|r| r.error.clone()),
-                target_table,
-                ..TableView::default()
-            }
-        });
-        let tables = tables.collect();
-        self.view.update(|view| view.tables = tables);
-    }
-
     /// Steps until the stream can begin. `owned`: the generation as which this process streamed before it lost a
     /// connection.
     pub(crate) async fn run(mut self, owned: Option<i64>) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        self.lock(owned).await?;
+        hold_stream_again(self.target, &self.options.key, owned).await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -134,8 +126,10 @@ impl<'a> Preparation<'a> {
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
                     let (generation, from) = self.take_over(from).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
+                    let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
-                        routes: RouteTable::new(self.routes().await?),
+                        routes: RouteTable::new(routes),
+                        shapes,
                         from,
                         confirmed,
                         publications: self.publications,
@@ -148,20 +142,6 @@ impl<'a> Preparation<'a> {
                 Step::Stop(reason) => return Err(FlowError::Stopped(reason)),
                 step => self.perform(step).await?,
             }
-        }
-    }
-
-    /// Makes this process the only one that runs the stream.
-    async fn lock(&self, owned: Option<i64>) -> Result<(), FlowError> {
-        let key = &self.options.key;
-        if checkpoint::try_lock(self.target, key).await? {
-            return Ok(checkpoint::end_writers(self.target, key).await?);
-        }
-        // Our own session that the server has not given up yet may hold the lock; a later generation is another's.
-        let now = checkpoint::read(self.target, key).await?;
-        match (now, owned) {
-            (Some(now), Some(owned)) if now.generation > owned => Err(ApplyError::Fenced.into()),
-            _ => Err(FlowError::Running { source_name: key.source.clone(), target_name: key.target.clone() }),
         }
     }
 
@@ -343,12 +323,17 @@ impl<'a> Preparation<'a> {
     /// Checks target tables that exist; those that are missing will be made.
     async fn check_targets(&self) -> Result<(), FlowError> {
         let mut findings = Vec::new();
+        let records = match checkpoint::schema_version(self.target).await? {
+            Some(_) => checkpoint::read_tables(self.target, &self.options.key).await?,
+            None => Vec::new(),
+        };
         for work in &self.work {
+            let name = work.target.to_string();
+            let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(
-                        work::route(work, &target, None, self.replica_role).err().unwrap_or_default(),
-                    );
+                    let found = work::route(work, &target, record, self.replica_role);
+                    findings.extend(found.err().unwrap_or_default());
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -361,7 +346,8 @@ impl<'a> Preparation<'a> {
         if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
-    async fn routes(&self) -> Result<Vec<Route>, FlowError> {
+    async fn routes(&self) -> Result<(Vec<Route>, Shapes), FlowError> {
+        let mut shapes = Shapes { at: facts::source_end(self.source).await?, tables: Vec::new() };
         let records = checkpoint::read_tables(self.target, &self.options.key).await?;
         let mut routes = Vec::with_capacity(self.work.len());
         let mut findings = Vec::new();
@@ -370,7 +356,14 @@ impl<'a> Preparation<'a> {
             let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => match work::route(work, &target, record, self.replica_role) {
-                    Ok(route) => routes.push(route),
+                    Ok(route) => {
+                        let (known, now) =
+                            (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
+                        if known != Some(now.as_slice()) && work.is_settled(known, &target) {
+                            shapes.tables.push((work.target.clone(), now));
+                        }
+                        routes.push(route);
+                    }
                     Err(more) => findings.extend(more),
                 },
                 None => findings.push(work::TargetFinding {
@@ -382,29 +375,36 @@ impl<'a> Preparation<'a> {
                 }),
             }
         }
-        if findings.is_empty() { Ok(routes) } else { Err(FlowError::refused_by_target(&findings)) }
+        if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
-    async fn facts(&self) -> Result<Facts, FlowError> {
+    async fn has_rows(&mut self, table: &TableName) -> Result<bool, FlowError> {
+        if let Some(known) = self.rows_before.get(table) {
+            return Ok(*known);
+        }
+        let rows = read_table(self.target, table).await?.is_some() && rows_exist(self.target, table).await?;
+        self.rows_before.insert(table.clone(), rows);
+        Ok(rows)
+    }
+
+    async fn facts(&mut self) -> Result<Facts, FlowError> {
         let options = self.options;
         let row = checkpoint::read(self.target, &options.key).await?;
         let records = checkpoint::read_tables(self.target, &options.key).await?;
         let mut tables = Vec::with_capacity(self.work.len());
-        for work in &self.work {
-            let name = work.target.to_string();
+        let targets: Vec<_> = self.work.iter().map(|w| (w.target.clone(), w.entry.copy)).collect();
+        for (target, copy) in targets {
+            let name = target.to_string();
             let fact = match records.iter().find(|r| r.target_table == name).map(|r| r.state) {
                 Some(TableState::Streaming) => TableFact::Copied,
-                Some(TableState::Copying) if self.begun.contains(&work.target) => TableFact::Copying,
+                Some(TableState::Copying) if self.begun.contains(&target) => TableFact::Copying,
                 Some(TableState::Copying) => TableFact::CopyCutOff,
                 Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
-                None => TableFact::New {
-                    rows: read_table(self.target, &work.target).await?.is_some()
-                        && rows_exist(self.target, &work.target).await?,
-                    copy: work.entry.copy,
-                },
+                None => TableFact::New { rows: self.has_rows(&target).await?, copy },
             };
-            tables.push((work.target.clone(), fact));
+            tables.push((target, fact));
         }
+        self.show(&records);
         Ok(Facts {
             system: self.system.clone(),
             slot_name: options.slot(),
@@ -422,6 +422,22 @@ impl<'a> Preparation<'a> {
             snapshot: self.snapshot.as_ref().map(FirstRows::at),
             tables,
         })
+    }
+
+    /// Puts the tables on the board, with what was known of them before.
+    fn show(&self, records: &[TableRecord]) {
+        self.view.update(|view| {
+            let before = std::mem::take(&mut view.tables);
+            for work in &self.work {
+                let name = work.target.to_string();
+                let known = before.iter().find(|t| t.target_table == name).cloned();
+                let mut table = known.unwrap_or_else(|| work.view());
+                if let Some(record) = records.iter().find(|r| r.target_table == name) {
+                    table.show(record);
+                }
+                view.tables.push(table);
+            }
+        });
     }
 
     /// Makes a slot and takes its snapshot over into a session that holds it.
@@ -475,20 +491,4 @@ impl<'a> Preparation<'a> {
 
 fn join(findings: &[publish::Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// A table's first row in `repcloud.table_state`.
-pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) -> TableRecord {
-    TableRecord {
-        target_table: work.target.to_string(),
-        source_table: work.source.name.to_string(),
-        mode: work.mode().to_owned(),
-        state,
-        copied_at,
-        made_by_us: false,
-        known_columns: Some(work.fingerprint()),
-        rows_copied: 0,
-        rows_total: work.rows_estimate(),
-        error: None,
-    }
 }

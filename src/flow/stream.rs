@@ -14,12 +14,13 @@ use crate::apply::checkpoint::{self, CheckpointWriter};
 use crate::apply::group::GroupLimits;
 use crate::apply::plan::PlanOptions;
 use crate::apply::progress::Progress;
+use crate::apply::skip;
 use crate::apply::target_session::TargetSession;
 use crate::apply::{Applier, ApplyOptions, ApplyReport};
 use crate::capture::slot::{plugin_options, stopped};
 use crate::capture::{SlotOptions, SlotReader, Written};
 use crate::flow::error::FlowError;
-use crate::flow::monitor::Monitor;
+use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::status::Board;
@@ -94,11 +95,11 @@ pub async fn run(
     }
 }
 
-async fn connect_source(options: &StreamOptions) -> Result<Session, FlowError> {
+pub(crate) async fn connect_source(options: &StreamOptions) -> Result<Session, FlowError> {
     pg::connect(&options.source).await.map_err(FlowError::Source)
 }
 
-async fn connect_target(options: &StreamOptions) -> Result<Session, FlowError> {
+pub(crate) async fn connect_target(options: &StreamOptions) -> Result<Session, FlowError> {
     let session = pg::connect(&options.target).await.map_err(FlowError::Target)?;
     session.batch_execute("SET synchronous_commit = on").await.map_err(|e| FlowError::Target(e.into()))?;
     Ok(session)
@@ -151,8 +152,9 @@ impl Running<'_> {
     ) -> Result<(), FlowError> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
+        let skips = self.skips(&target).await?;
         let (applier, flusher, report) =
-            self.applier(&routes, &target, &ready.replica_role, ready.generation, progress).await?;
+            self.applier(&routes, ready.replica_role, ready.generation, progress, skips.clone()).await?;
         let status_every = self.status_interval(&source).await?;
         let plugin = plugin_options(&ready.publications);
         let slot = self.options.slot();
@@ -180,11 +182,16 @@ impl Running<'_> {
             },
             written,
         );
+        let watched = Watched::new(reader.received(), routes.clone(), self.board);
         let monitor = Monitor {
             options: self.options,
             events: self.events,
             board: self.board,
             source: &source,
+            target: &target,
+            watched,
+            shapes: ready.shapes,
+            skips: !skips.is_empty(),
             work: &ready.work,
             until: self.until,
         };
@@ -221,20 +228,26 @@ impl Running<'_> {
         }
     }
 
+    /// The transactions to leave out; a request that came too late is told and removed.
+    async fn skips(&self, target: &Session) -> Result<HashSet<Lsn>, FlowError> {
+        let key = &self.options.key;
+        tell_unmatched(target, key, self.events).await?;
+        Ok(skip::read_skips(target, key).await?.into_iter().collect())
+    }
+
     async fn applier(
         &self,
         routes: &Arc<crate::apply::route::RouteTable>,
-        target: &Session,
-        replica_role: &bool,
+        replica_role: bool,
         generation: i64,
         progress: Progress,
+        skips: HashSet<Lsn>,
     ) -> Result<(Applier, crate::apply::Flusher, watch::Receiver<ApplyReport>), FlowError> {
         let key = &self.options.key;
-        let skips: HashSet<Lsn> = checkpoint::read_skips(target, key).await?.into_iter().collect();
         let session = connect_target(self.options).await?;
         checkpoint::mark_writer(&session, key).await.map_err(FlowError::Target)?;
         let session =
-            TargetSession::new(session, routes.clone(), *replica_role).await.map_err(FlowError::Target)?;
+            TargetSession::new(session, routes.clone(), replica_role).await.map_err(FlowError::Target)?;
         let writer = CheckpointWriter::new(session.session(), key.clone(), generation)
             .await
             .map_err(FlowError::Target)?;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::apply::checkpoint::TableRecord;
 use crate::model::Lsn;
 
 /// State of a stream.
@@ -60,6 +61,20 @@ pub struct StreamView {
     pub tables: Vec<TableView>,
     /// Why it failed.
     pub error: Option<String>,
+}
+
+impl TableView {
+    /// Takes over what the target knows of the table.
+    pub fn show(&mut self, record: &TableRecord) {
+        let number = |n: i64| u64::try_from(n).unwrap_or(0);
+        self.source_table.clone_from(&record.source_table);
+        self.target_table.clone_from(&record.target_table);
+        self.mode.clone_from(&record.mode);
+        record.state.as_str().clone_into(&mut self.state);
+        self.rows_copied = self.rows_copied.max(number(record.rows_copied));
+        self.rows_total = number(record.rows_total);
+        self.error.clone_from(&record.error);
+    }
 }
 
 /// One table of a stream.

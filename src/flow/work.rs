@@ -1,9 +1,10 @@
 //! From table definitions and options to routes, and what stands in the way on the target. Pure.
 
-use crate::apply::checkpoint::TableRecord;
+use crate::apply::checkpoint::{TableRecord, TableState};
 use crate::apply::route::{Delivery, Route, ShapeFingerprint};
 use crate::catalog::{ColumnDef, IdentityKind, TableDef, TableKind};
 use crate::flow::options::EntryOptions;
+use crate::flow::view::TableView;
 use crate::model::{Lsn, ReplicaIdentity, TableName, quote_ident};
 use crate::sql::shape::{ShapeColumn, ShapeTable};
 
@@ -18,6 +19,29 @@ pub struct TableWork {
     pub target: TableName,
     /// Its entry.
     pub entry: EntryOptions,
+}
+
+/// See [`TableWork::fate`].
+enum Fate<'w, 'k> {
+    There(&'w ColumnDef),
+    Renamed { before: &'k str, now: &'w ColumnDef },
+    Gone,
+}
+
+/// A table's first row in `repcloud.table_state`.
+pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) -> TableRecord {
+    TableRecord {
+        target_table: work.target.to_string(),
+        source_table: work.source.name.to_string(),
+        mode: work.mode().to_owned(),
+        state,
+        copied_at,
+        made_by_us: false,
+        known_columns: Some(work.fingerprint()),
+        rows_copied: 0,
+        rows_total: work.rows_estimate(),
+        error: None,
+    }
 }
 
 /// What stands in the way on the target; nothing was changed.
@@ -78,10 +102,7 @@ impl TableWork {
 
     /// As CONTRACT names it.
     pub fn mode(&self) -> &'static str {
-        match self.entry.delivery {
-            Delivery::Dml => "dml",
-            Delivery::LogDel => "logdel",
-        }
+        self.entry.mode()
     }
 
     /// Rows the source's statistics tell; 0 when they tell nothing.
@@ -90,11 +111,53 @@ impl TableWork {
         tables.iter().map(|t| t.estimated_rows.max(0.0) as i64).sum()
     }
 
+    /// What is shown of it before anything is known.
+    pub fn view(&self) -> TableView {
+        TableView {
+            source_table: self.source.name.to_string(),
+            target_table: self.target.to_string(),
+            mode: self.mode().to_owned(),
+            state: "waiting".to_owned(),
+            rows_total: u64::try_from(self.rows_estimate()).unwrap_or(0),
+            ..TableView::default()
+        }
+    }
+
     /// The source's columns as they are now.
     pub fn fingerprint(&self) -> Vec<ShapeFingerprint> {
-        // Type modifiers as the stream's Relation message shows them are not in the catalog definition's text; the
-        // first description seen is compared by type alone.
-        Vec::new()
+        self.columns()
+            .into_iter()
+            .map(|c| ShapeFingerprint {
+                name: c.name.clone(),
+                type_oid: c.type_oid,
+                type_modifier: c.type_modifier,
+                attnum: c.attnum,
+                accepted: false,
+            })
+            .collect()
+    }
+
+    /// What became of the columns that were known when the table was copied or last accepted.
+    fn fate<'k>(&self, known: &'k ShapeFingerprint) -> Fate<'_, 'k> {
+        let columns = self.columns();
+        let same_number = columns.iter().find(|c| known.attnum != 0 && c.attnum == known.attnum);
+        match same_number {
+            Some(now) if now.name == known.name => Fate::There(now),
+            Some(now) => Fate::Renamed { before: &known.name, now },
+            None if known.attnum != 0 => Fate::Gone,
+            None => columns.into_iter().find(|c| c.name == known.name).map_or(Fate::Gone, Fate::There),
+        }
+    }
+
+    /// True when what is new about the source's columns has been taken over by the target, so that the present shape
+    /// may be recorded once the changes on their way have passed. A changed type is never taken over silently.
+    pub fn is_settled(&self, known: Option<&[ShapeFingerprint]>, target: &TableDef) -> bool {
+        known.unwrap_or_default().iter().all(|known| match self.fate(known) {
+            Fate::Gone => known.accepted || target.column(&known.name).is_none(),
+            Fate::There(now) | Fate::Renamed { now, .. } => {
+                known.accepted || (now.type_oid, now.type_modifier) == (known.type_oid, known.type_modifier)
+            }
+        })
     }
 }
 
@@ -109,13 +172,10 @@ pub fn route(
 ) -> Result<Route, Vec<TargetFinding>> {
     let mut findings = Findings { table: target.name.clone(), list: Vec::new() };
     let key = work.key(target);
-    let columns: Vec<&ColumnDef> = work
-        .columns()
-        .into_iter()
-        .filter_map(|c| target.column(&c.name).filter(|t| t.generated.is_none()))
-        .collect();
+    let known = record.and_then(|r| r.known_columns.as_deref()).unwrap_or_default();
+    let columns = replicated(work, target, known);
     check_kind(target, &mut findings);
-    check_columns(work, target, &mut findings);
+    check_columns(work, target, known, &mut findings);
     check_key(work, target, &key, &mut findings);
     if !replica_role {
         check_reactions(target, &mut findings);
@@ -127,6 +187,11 @@ pub fn route(
         |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
     let identity_always_key =
         columns.iter().any(|c| c.identity == IdentityKind::Always && key.contains(&c.name));
+    let logdel = work.entry.delivery == Delivery::LogDel;
+    let has_extra_columns = has_extra(work, target, &columns);
+    // logdel keeps the row. Else foreign keys and triggers must rest, and no column may be the target's own.
+    let awake = target.triggers.iter().any(|t| t.row && matches!(t.enabled, 'A' | 'R'));
+    let replace_allowed = logdel || replica_role && !has_extra_columns && !awake;
     Ok(Route {
         source: work.source.name.clone(),
         published: work.published(),
@@ -138,25 +203,47 @@ pub fn route(
                 .map(|c| ShapeColumn { name: c.name.clone(), input_type: c.input_type_sql.clone() })
                 .collect(),
             key: key.iter().filter_map(position).collect(),
-            deleted_column: (work.entry.delivery == Delivery::LogDel)
-                .then(|| work.entry.deleted_column.clone()),
+            deleted_column: logdel.then(|| work.entry.deleted_column.clone()),
+            fixed_key: identity_always_key,
         },
         delivery: work.entry.delivery,
         on_conflict: work.entry.on_conflict,
         copied_at: record.map_or(Lsn::INVALID, |r| r.copied_at),
         known_columns: record.and_then(|r| r.known_columns.clone()),
         columns_chosen: work.entry.columns.is_some(),
-        has_extra_columns: has_extra(work, target, &columns),
+        has_extra_columns,
         identity_always_key,
-        copy_allowed: work.entry.delivery == Delivery::Dml,
+        copy_allowed: !logdel,
+        replace_allowed,
         has_deferrable: target.constraints.iter().any(|c| c.deferrable),
         ignored_columns: target
             .columns
             .iter()
             .filter(|c| c.generated.is_some())
             .map(|c| c.name.clone())
+            .chain(known.iter().filter(|k| matches!(work.fate(k), Fate::Gone)).map(|k| k.name.clone()))
+            .collect(),
+        former_names: known
+            .iter()
+            .filter_map(|k| match work.fate(k) {
+                Fate::Renamed { before, now } => Some((before.to_owned(), now.name.clone())),
+                Fate::There(_) | Fate::Gone => None,
+            })
             .collect(),
     })
+}
+
+/// The target's columns that changes write: those of the source as it is, and those it had when the table was copied,
+/// which changes on their way may still bring.
+fn replicated<'t>(work: &TableWork, target: &'t TableDef, known: &[ShapeFingerprint]) -> Vec<&'t ColumnDef> {
+    let now = work.columns();
+    let gone = known.iter().filter(|k| matches!(work.fate(k), Fate::Gone)).map(|k| &k.name);
+    let gone = gone.filter(|name| !now.iter().any(|c| c.name == **name));
+    now.iter()
+        .map(|c| &c.name)
+        .chain(gone)
+        .filter_map(|name| target.column(name).filter(|t| t.generated.is_none()))
+        .collect()
 }
 
 struct Findings {
@@ -201,18 +288,29 @@ fn check_kind(target: &TableDef, findings: &mut Findings) {
     }
 }
 
-fn check_columns(work: &TableWork, target: &TableDef, findings: &mut Findings) {
+fn check_columns(work: &TableWork, target: &TableDef, known: &[ShapeFingerprint], findings: &mut Findings) {
     let name = &target.name;
+    let renamed = |column: &ColumnDef| {
+        known.iter().find_map(|k| match work.fate(k) {
+            Fate::Renamed { before, now } if now.name == column.name => target.column(before),
+            _ => None,
+        })
+    };
     for column in work.columns() {
         match target.column(&column.name) {
-            None => findings.add(
-                format!("column {} is missing", quote_ident(&column.name)),
-                Some(format!(
-                    "ALTER TABLE {name} ADD COLUMN {} {}",
-                    quote_ident(&column.name),
-                    column.type_sql
-                )),
-            ),
+            None => match renamed(column) {
+                Some(before) => {
+                    let (before, now) = (quote_ident(&before.name), quote_ident(&column.name));
+                    findings.add(
+                        format!("column {before} was renamed to {now} on the source"),
+                        Some(format!("ALTER TABLE {name} RENAME COLUMN {before} TO {now}")),
+                    );
+                }
+                None => findings.add(
+                    format!("column {} is missing", quote_ident(&column.name)),
+                    Some(format!("ALTER TABLE {name} ADD COLUMN {}", definition(column))),
+                ),
+            },
             Some(t) if t.identity == IdentityKind::Always && !work.key(target).contains(&t.name) => {
                 let quoted = quote_ident(&t.name);
                 findings.add(
@@ -274,6 +372,19 @@ fn check_key(work: &TableWork, target: &TableDef, key: &[String], findings: &mut
             Some(format!("CREATE UNIQUE INDEX ON {} ({})", target.name, columns.join(", "))),
         );
     }
+}
+
+/// A column as ADD COLUMN wants it. With its default: the source's older rows hold it, and no change tells of them.
+fn definition(column: &ColumnDef) -> String {
+    let mut text = format!("{} {}", quote_ident(&column.name), column.type_sql);
+    // A sequence of the source is not there.
+    if let Some(default) = column.default.as_ref().filter(|d| !d.contains("nextval(")) {
+        text.push_str(&format!(" DEFAULT {default}"));
+        if column.not_null {
+            text.push_str(" NOT NULL");
+        }
+    }
+    text
 }
 
 /// Where triggers and foreign keys stay awake, those that change rows by themselves would change them twice.

@@ -29,6 +29,8 @@ pub struct ShapeTable {
     pub key: ColumnSet,
     /// logdel's column, unquoted; `None` in dml.
     pub deleted_column: Option<String>,
+    /// No UPDATE may assign the key: a column of it is GENERATED ALWAYS AS IDENTITY.
+    pub fixed_key: bool,
 }
 
 /// One kind of statement.
@@ -99,7 +101,11 @@ impl ShapeTable {
 
     /// `v.cN::type`: the parameter column called `cN`, as a value of the column's type.
     fn cast(&self, column: u16, parameter: &str) -> String {
-        format!("v.{parameter}::{}", self.columns[usize::from(column)].input_type)
+        match self.columns[usize::from(column)].input_type.as_str() {
+            // The one built-in type whose cast from text reads less than its input function does: not the `-` of none.
+            "regclass" => format!("pg_catalog.regclassin(pg_catalog.textout(v.{parameter}))"),
+            input_type => format!("v.{parameter}::{input_type}"),
+        }
     }
 
     fn insert(&self, set: &[u16]) -> String {
@@ -128,12 +134,13 @@ impl ShapeTable {
         )
     }
 
-    /// A stamped row of the same key becomes the new row; a live one does not (the row count tells).
+    /// A stamped row of the same key becomes the new row; a live one does not (the row count tells). The key is assigned
+    /// too: equal keys can be spelt differently (1.0 and 1.00, citext).
     fn revive_clause(&self, set: &[u16], deleted: &str) -> String {
         let key: Vec<_> = self.key.iter().map(|&c| self.quoted(c)).collect();
         let mut assign: Vec<_> = set
             .iter()
-            .filter(|c| !self.key.contains(c))
+            .filter(|c| !(self.fixed_key && self.key.contains(c)))
             .map(|&c| format!("{0} = excluded.{0}", self.quoted(c)))
             .collect();
         assign.push(format!("{deleted} = excluded.{deleted}"));
@@ -234,12 +241,16 @@ impl ShapeTable {
     }
 
     /// One of the rows whose every column prints as the old image does. Text equality works for every type (json,
-    /// xml and point have no `=`), and tells 1.0 from 1.00 as the source's tuple comparison does.
+    /// xml and point have no `=`), and tells 1.0 from 1.00 as the source's tuple comparison does. `format` calls the
+    /// type's output function, as the source did; casts of bool, inet and character to text print something else.
+    /// `%L` tells NULL from the empty text.
     fn whole_match(&self) -> (Vec<String>, String) {
         let parameters: Vec<_> = (0..self.columns.len()).map(|i| format!("o{i}")).collect();
         let conditions: Vec<_> = (0..self.columns.len() as u16)
             .zip(&parameters)
-            .map(|(c, p)| format!("s.{}::text IS NOT DISTINCT FROM v.{p}", self.quoted(c)))
+            .map(|(c, p)| {
+                format!("pg_catalog.format('%L', s.{}) = pg_catalog.format('%L', v.{p})", self.quoted(c))
+            })
             .collect();
         (parameters, conditions.join(" AND "))
     }
@@ -286,6 +297,7 @@ mod tests {
             ],
             key: vec![0],
             deleted_column: deleted.map(Into::into),
+            fixed_key: false,
         }
     }
 
@@ -310,13 +322,29 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_read_and_printed_as_the_types_own_functions_do() {
+        let mut t = table(None);
+        t.columns[1].input_type = "regclass".into();
+        assert!(
+            t.sql(&Shape::Insert(vec![1]))
+                .contains("SELECT pg_catalog.regclassin(pg_catalog.textout(v.c0)) FROM")
+        );
+        assert!(
+            t.sql(&Shape::DeleteWhole)
+                .contains("WHERE pg_catalog.format('%L', s.id) = pg_catalog.format('%L', v.o0) AND")
+        );
+    }
+
+    #[test]
     fn logdel_touches_live_rows_only_and_revives_stamped_ones() {
         let t = table(Some("repcloud_source_deleted"));
         let insert = t.sql(&Shape::Insert(vec![0, 1]));
         assert!(insert.ends_with(
-            "ON CONFLICT (id) DO UPDATE SET \"Name\" = excluded.\"Name\", repcloud_source_deleted = \
+            "ON CONFLICT (id) DO UPDATE SET id = excluded.id, \"Name\" = excluded.\"Name\", repcloud_source_deleted = \
              excluded.repcloud_source_deleted WHERE t.repcloud_source_deleted IS NOT NULL"
         ));
+        let fixed = ShapeTable { fixed_key: true, ..t.clone() };
+        assert!(!fixed.sql(&Shape::Insert(vec![0, 1])).contains("id = excluded.id"));
         let delete = t.sql(&Shape::Delete);
         assert!(delete.starts_with("UPDATE ") && delete.ends_with("AND t.repcloud_source_deleted IS NULL"));
         assert!(t.stamp_all().is_some() && table(None).stamp_all().is_none());

@@ -39,7 +39,7 @@ pub enum VerifyError {
         /// What was being done.
         what: &'static str,
         /// Without values.
-        error: PgError,
+        error: Box<PgError>,
     },
     /// A statement reached its limit and was cancelled.
     #[error(
@@ -61,7 +61,7 @@ pub enum VerifyError {
         /// Where.
         place: Place,
         /// Without values.
-        error: CatalogError,
+        error: Box<CatalogError>,
     },
     /// There is no such table.
     #[error("{place} table {table} does not exist, or the role may not see it")]

@@ -190,6 +190,8 @@ mod tests {
         let now = look(&source, &state(1, "1.00", "7"), &source);
         assert_eq!(judge(true, Some(&now), &now), Verdict::Elsewhere);
         assert_eq!(judge(false, Some(&now), &now), Verdict::Differs(Kind::Different, 1));
+        let now = look(&source, &state(2, "1.0 1.00", "7"), &source);
+        assert_eq!(judge(true, Some(&now), &now), Verdict::Differs(Kind::Extra, 1), "a surplus is counted");
     }
 
     fn counts(before: u64, target: u64, after: u64) -> CountLook {

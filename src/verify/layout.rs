@@ -143,3 +143,106 @@ fn is_c(column: &ColumnDef) -> bool {
 pub(crate) fn is_null(table: &TableDef, column: &str) -> String {
     format!("{}.{} IS NULL", quote_ident(&table.name.table), quote_ident(column))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::table_def::IdentityKind;
+    use crate::model::{ReplicaIdentity, TableName};
+
+    fn col(name: &str, type_sql: &str) -> ColumnDef {
+        ColumnDef {
+            name: name.into(),
+            attnum: 1,
+            type_oid: 0,
+            type_modifier: -1,
+            type_sql: type_sql.into(),
+            input_type_sql: type_sql.into(),
+            has_equality: type_sql != "json",
+            collation: None,
+            not_null: true,
+            default: None,
+            generated: None,
+            identity: IdentityKind::None,
+        }
+    }
+
+    fn table(columns: Vec<ColumnDef>) -> TableDef {
+        TableDef {
+            oid: 1,
+            name: TableName::new("public", "t"),
+            kind: TableKind::Ordinary,
+            persistence: 'p',
+            owner: "o".into(),
+            columns,
+            indexes: Vec::new(),
+            constraints: Vec::new(),
+            identity: ReplicaIdentity::Default,
+            triggers: Vec::new(),
+            row_security: (false, false),
+            leaves: Vec::new(),
+            pages: 0,
+            estimated_rows: -1.0,
+        }
+    }
+
+    fn spec(key: &[&str]) -> VerifySpec {
+        let name = TableName::new("public", "t");
+        VerifySpec::new(name.clone(), name, key.iter().map(|k| (*k).to_owned()).collect())
+    }
+
+    fn walk(source: ColumnDef, target: ColumnDef) -> Walk {
+        plan(&spec(&["k"]), &table(vec![source]), &table(vec![target]), true).unwrap().walk
+    }
+
+    #[test]
+    fn only_types_with_one_order_are_walked_in_it() {
+        for (ours, theirs, expected) in [
+            ("integer", "integer", Walk::Ordered),
+            ("integer", "bigint", Walk::HashedKey),
+            ("uuid", "uuid", Walk::Ordered),
+            ("text", "text", Walk::HashedKey),
+            ("public.mood", "public.mood", Walk::HashedKey),
+            ("json", "json", Walk::HashedKey),
+        ] {
+            assert_eq!(walk(col("k", ours), col("k", theirs)), expected, "{ours} and {theirs}");
+        }
+        let c = || ColumnDef { collation: Some("pg_catalog.\"C\"".into()), ..col("k", "text") };
+        assert_eq!(walk(c(), c()), Walk::Ordered);
+        assert_eq!(walk(c(), col("k", "text")), Walk::HashedKey);
+    }
+
+    #[test]
+    fn text_in_an_ordered_key_needs_one_encoding() {
+        let both = table(vec![col("a", "integer"), col("b", "text")]);
+        let with = |same| plan(&spec(&["a", "b"]), &both, &both, same).unwrap().walk;
+        assert_eq!((with(true), with(false)), (Walk::Ordered, Walk::HashedKey));
+    }
+
+    #[test]
+    fn a_key_that_may_be_null_is_no_key() {
+        let nullable = ColumnDef { not_null: false, ..col("k", "integer") };
+        assert_eq!(walk(col("k", "integer"), nullable.clone()), Walk::HashedRow);
+        assert_eq!(walk(nullable, col("k", "integer")), Walk::HashedRow);
+    }
+
+    #[test]
+    fn generated_columns_are_left_out_and_keys_taken_in() {
+        let generated = ColumnDef { generated: Some("1".into()), ..col("g", "integer") };
+        let both = table(vec![col("k", "integer"), col("v", "text"), generated]);
+        assert_eq!(plan(&spec(&["k"]), &both, &both, true).unwrap().columns, ["k", "v"]);
+        let some = VerifySpec { columns: vec!["g".into()], ..spec(&["k"]) };
+        assert_eq!(plan(&some, &both, &both, true).unwrap().columns, ["g", "k"]);
+    }
+
+    #[test]
+    fn missing_columns_are_named() {
+        let (source, target) =
+            (table(vec![col("k", "integer"), col("A b", "text")]), table(vec![col("k", "integer")]));
+        let error = plan(&spec(&["k"]), &source, &target, true).unwrap_err();
+        assert!(error.to_string().starts_with("target table public.t has no column \"A b\""), "{error}");
+        let deleted =
+            VerifySpec { deleted_column: Some("gone".into()), columns: vec!["k".into()], ..spec(&["k"]) };
+        assert!(plan(&deleted, &source, &target, true).is_err());
+    }
+}

@@ -52,7 +52,7 @@ impl<'a> Server<'a> {
             Err(_) => return Err(self.too_long("reading the definition", self.limit).await),
         };
         answer
-            .map_err(|error| VerifyError::Catalog { place: self.place, error })?
+            .map_err(|error| VerifyError::Catalog { place: self.place, error: Box::new(error) })?
             .ok_or_else(|| VerifyError::NoTable { place: self.place, table: self.table.clone() })
     }
 
@@ -69,7 +69,9 @@ impl<'a> Server<'a> {
         const WHAT: &str = "trying md5()";
         match self.limited(WHAT, self.limit, self.session.query_one("SELECT md5('')", &[])).await {
             Ok(_) => Ok(Hash::Md5),
-            Err(VerifyError::Server { error: PgError::Server { .. }, .. }) => Ok(Hash::Sha256),
+            Err(VerifyError::Server { error, .. }) if matches!(*error, PgError::Server { .. }) => {
+                Ok(Hash::Sha256)
+            }
             Err(error) => Err(error),
         }
     }
@@ -120,7 +122,7 @@ impl<'a> Server<'a> {
     }
 
     fn failed(&self, what: &'static str, error: PgError) -> VerifyError {
-        VerifyError::Server { place: self.place, table: self.table.clone(), what, error }
+        VerifyError::Server { place: self.place, table: self.table.clone(), what, error: Box::new(error) }
     }
 
     fn get<'r, T: FromSql<'r>>(&self, what: &'static str, row: &'r Row, at: usize) -> Result<T, VerifyError> {

@@ -264,3 +264,80 @@ fn value(key: &KeyColumn, at: usize) -> String {
         Order::Bytes => format!("${at}::text COLLATE \"C\""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ReplicaIdentity, TableName};
+    use crate::verify::layout::Walk;
+
+    fn table(kind: TableKind) -> TableDef {
+        TableDef {
+            oid: 1,
+            name: TableName::new("public", "Big Table"),
+            kind,
+            persistence: 'p',
+            owner: "o".into(),
+            columns: Vec::new(),
+            indexes: Vec::new(),
+            constraints: Vec::new(),
+            identity: ReplicaIdentity::Default,
+            triggers: Vec::new(),
+            row_security: (false, false),
+            leaves: Vec::new(),
+            pages: 0,
+            estimated_rows: -1.0,
+        }
+    }
+
+    fn sql(kind: TableKind, filter: Option<&str>) -> SideSql {
+        let key = |name: &str, order: Order, equal_as: Option<&str>| KeyColumn {
+            name: name.into(),
+            order,
+            equal_as: equal_as.map(str::to_owned),
+        };
+        let layout = Layout {
+            walk: Walk::Ordered,
+            columns: vec!["id".into(), "a\"b".into()],
+            key: vec![
+                key("id", Order::Native("bigint".into()), Some("bigint")),
+                key("a\"b", Order::Bytes, None),
+            ],
+        };
+        SideSql::new(&layout, &table(kind), filter, Hash::Md5)
+    }
+
+    #[test]
+    fn ranges_compare_as_the_key_is_ordered() {
+        let text = sql(TableKind::Ordinary, None).key_at(Ends { low: true, high: true });
+        assert_eq!(
+            text,
+            "SELECT (\"Big Table\".id::text COLLATE \"C\"), (\"Big Table\".\"a\"\"b\"::text COLLATE \"C\") \
+             FROM ONLY public.\"Big Table\" WHERE true \
+             AND (\"Big Table\".id, (\"Big Table\".\"a\"\"b\"::text COLLATE \"C\")) > ($1::text::bigint, $2::text COLLATE \"C\") \
+             AND (\"Big Table\".id, (\"Big Table\".\"a\"\"b\"::text COLLATE \"C\")) <= ($3::text::bigint, $4::text COLLATE \"C\") \
+             ORDER BY \"Big Table\".id, (\"Big Table\".\"a\"\"b\"::text COLLATE \"C\") OFFSET $5::int8 LIMIT 1"
+        );
+    }
+
+    #[test]
+    fn parameters_count_from_one_whatever_end_is_open() {
+        let sql = sql(TableKind::Ordinary, None);
+        assert!(sql.key_at(Ends::default()).contains("OFFSET $1"));
+        let high = sql.digest_of_range(Ends { low: false, high: true });
+        assert!(high.contains("<= ($1::text::bigint, $2::text") && !high.contains("$3"));
+    }
+
+    #[test]
+    fn a_condition_cannot_swallow_what_follows() {
+        let text = sql(TableKind::Partitioned, Some("id > 1 or true -- all")).count();
+        assert_eq!(text, "SELECT count(*) FROM public.\"Big Table\" WHERE (id > 1 or true -- all\n)");
+    }
+
+    #[test]
+    fn rows_are_found_again_by_type_or_by_text() {
+        let text = sql(TableKind::Ordinary, None).states_by_key();
+        assert!(text.contains("\"Big Table\".id = repcloud_keys.k1::bigint AND"), "{text}");
+        assert!(text.contains("(\"Big Table\".\"a\"\"b\"::text COLLATE \"C\") = repcloud_keys.k2"), "{text}");
+    }
+}

@@ -5,7 +5,13 @@
 
 mod support;
 
+mod cases;
+mod commands;
 mod crash;
-
+mod demo;
+mod oracle;
 mod private_clusters;
+mod rejected;
+mod shapes;
+mod slots;
 mod stream_basics;

@@ -27,3 +27,22 @@ async fn rows_and_changes_arrive() {
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "public.orders").await;
 }
+
+#[tokio::test]
+async fn a_table_that_others_refer_to_on_the_target_is_truncated_too() {
+    // On the source nothing refers to it; on the target a foreign key does, which the stream must neither obey nor trigger.
+    let stream = Stream::new(
+        "CREATE TABLE public.parent (id int PRIMARY KEY);
+         CREATE TABLE public.child (id int PRIMARY KEY, parent int);
+         INSERT INTO parent SELECT generate_series(1, 5); INSERT INTO child SELECT i, i FROM generate_series(1, 5) i",
+        "CREATE TABLE public.parent (id int PRIMARY KEY);
+         CREATE TABLE public.child (id int PRIMARY KEY, parent int REFERENCES public.parent ON DELETE CASCADE)",
+        &["mode = \"dml\"\ntables = [\"public.parent\", \"public.child\"]"],
+    )
+    .await;
+    stream.catch_up();
+    stream.source.exec("TRUNCATE parent; INSERT INTO parent VALUES (3)").await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.parent").await;
+    assert_same(&stream.source, &stream.target, "public.child").await;
+}

@@ -195,3 +195,48 @@ async fn waits_and_statements_have_limits() {
     let last = seen.last().unwrap();
     assert_eq!((last.rows, last.suspects, last.differences), (1, 0, 1));
 }
+
+/// As on a server in FIPS mode; and rows that a policy hides must not look like missing ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_md5_and_with_row_security() {
+    let world = World::start().await;
+    world.source.exec("create role plain login").await;
+    world.target.exec("revoke execute on function md5(text), md5(bytea) from public").await;
+    world
+        .both(
+            "create table t (id int primary key, v text); grant select on t to plain; \
+             insert into t select n, 'v' || n from generate_series(1, 50) n; create table bare as select * from t; \
+             grant select on bare to plain",
+        )
+        .await;
+    world.target.exec("delete from t where id = 20; update bare set v = null where id = 7").await;
+    let (source, target) =
+        (world.session_of("plain", "source").await, world.session_of("plain", "target").await);
+    let still = |_: Lsn| async { Ok(()) };
+    let keyed = spec("t", &["id"]);
+    let outcome = verify::verify(&source, &target, &keyed, &small(), still, |_| {}).await.unwrap();
+    assert_eq!(samples(&outcome), [(Kind::Missing, "20".to_owned())]);
+    let outcome =
+        verify::verify(&source, &target, &spec("bare", &[]), &small(), still, |_| {}).await.unwrap();
+    assert_eq!(found(&outcome), (1, 1, 0));
+    world
+        .source
+        .exec("create policy few on t using (id <> 20); alter table t enable row level security")
+        .await;
+    let error = verify::verify(&source, &target, &keyed, &small(), still, |_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("row-level security"), "{error}");
+    assert_eq!(error.advice(), RetryAdvice::Stop);
+}
+
+/// A caller may run a comparison as a task of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comparison_can_be_spawned() {
+    let world = World::start().await;
+    world.both("create table t (id int primary key)").await;
+    let (source, target) = (world.session("source").await, world.session("target").await);
+    let task = tokio::spawn(async move {
+        let spec = spec("t", &["id"]);
+        verify::verify(&source, &target, &spec, &small(), |_: Lsn| async { Ok(()) }, |_| {}).await
+    });
+    assert_eq!(task.await.unwrap().unwrap().rows, 0);
+}

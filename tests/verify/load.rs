@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use repcloud::model::Lsn;
-use repcloud::verify::{self, VerifyOptions, VerifyOutcome, VerifySpec};
+use repcloud::verify::{self, Progress, VerifyOptions, VerifyOutcome, VerifySpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -21,6 +21,8 @@ const UNDER_WAY: usize = 40;
 struct Load {
     stop: Arc<AtomicBool>,
     changes: Arc<AtomicU64>,
+    /// Rows that differed at first sight.
+    suspects: AtomicU64,
     applied: watch::Receiver<Lsn>,
     writer: JoinHandle<()>,
     follower: JoinHandle<()>,
@@ -61,7 +63,7 @@ impl Load {
             }
             reached.send_replace(Lsn(u64::MAX));
         });
-        Self { stop, changes, applied, writer, follower }
+        Self { stop, changes, suspects: AtomicU64::new(0), applied, writer, follower }
     }
 
     async fn verify(&self, world: &World, spec: &VerifySpec) -> VerifyOutcome {
@@ -76,7 +78,11 @@ impl Load {
         };
         let options =
             VerifyOptions { chunk_rows: 300, list_rows: 100, attempts: 40, ..VerifyOptions::default() };
-        verify::verify(&source, &target, spec, &options, wait_applied, |_| {}).await.unwrap()
+        let mut suspects = 0;
+        let progress = |now: Progress| suspects = suspects.max(now.suspects);
+        let outcome = verify::verify(&source, &target, spec, &options, wait_applied, progress).await.unwrap();
+        self.suspects.fetch_add(suspects, Ordering::Relaxed);
+        outcome
     }
 
     async fn count(&self, world: &World, spec: &VerifySpec) -> VerifyOutcome {
@@ -141,6 +147,7 @@ async fn under_load(columns: &str, key: &[&str]) {
         assert!(outcome.rows > 1000 && outcome.complete);
         assert_eq!(load.count(&world, &spec).await.differences, 0);
     }
+    assert!(load.suspects.load(Ordering::Relaxed) > 0, "the target did not lag, so this tests nothing");
     // Real ones, under the same load.
     world.target.exec("update t set v = 'other' where n = 3050; delete from t where n = 3001").await;
     world.target.exec("insert into t values (3200, 'Q3200', 'extra')").await;

@@ -11,6 +11,7 @@ use crate::support::db::Db;
 pub(crate) struct World {
     pub(crate) source: Db,
     pub(crate) target: Db,
+    compared: (Session, Session),
     cluster: Cluster,
 }
 
@@ -22,7 +23,9 @@ impl World {
         }
         let source = Db::connect(&cluster, "source").await;
         let target = Db::connect(&cluster, "target").await;
-        Self { source, target, cluster }
+        let compared =
+            (open(&cluster, "postgres", "source").await, open(&cluster, "postgres", "target").await);
+        Self { source, target, compared, cluster }
     }
 
     /// Runs statements on both sides.
@@ -36,9 +39,11 @@ impl World {
     }
 
     pub(crate) async fn session(&self, database: &str) -> Session {
-        let host = self.cluster.socket_dir().display().to_string();
-        let options = ConnectOptions::new(host, self.cluster.port(), "postgres", database);
-        pg::connect(&options).await.unwrap()
+        open(&self.cluster, "postgres", database).await
+    }
+
+    pub(crate) async fn session_of(&self, user: &str, database: &str) -> Session {
+        open(&self.cluster, user, database).await
     }
 
     /// Compares row by row where no stream runs.
@@ -47,8 +52,8 @@ impl World {
         spec: &VerifySpec,
         options: &VerifyOptions,
     ) -> Result<VerifyOutcome, VerifyError> {
-        let (source, target) = (self.session("source").await, self.session("target").await);
-        verify::verify(&source, &target, spec, options, |_: Lsn| async { Ok(()) }, |_| {}).await
+        let (source, target) = &self.compared;
+        verify::verify(source, target, spec, options, |_: Lsn| async { Ok(()) }, |_| {}).await
     }
 
     pub(crate) async fn verify(&self, spec: &VerifySpec) -> VerifyOutcome {
@@ -56,9 +61,14 @@ impl World {
     }
 
     pub(crate) async fn count(&self, spec: &VerifySpec) -> VerifyOutcome {
-        let (source, target) = (self.session("source").await, self.session("target").await);
-        verify::count(&source, &target, spec, &small(), |_: Lsn| async { Ok(()) }, |_| {}).await.unwrap()
+        let (source, target) = &self.compared;
+        verify::count(source, target, spec, &small(), |_: Lsn| async { Ok(()) }, |_| {}).await.unwrap()
     }
+}
+
+async fn open(cluster: &Cluster, user: &str, database: &str) -> Session {
+    let host = cluster.socket_dir().display().to_string();
+    pg::connect(&ConnectOptions::new(host, cluster.port(), user, database)).await.unwrap()
 }
 
 /// Chunks so small that a hundred rows have every kind of border.

@@ -10,6 +10,7 @@ fn column(name: &str, generated: Option<&str>) -> ColumnDef {
     ColumnDef {
         name: name.into(),
         attnum: 1,
+        type_modifier: -1,
         type_oid: 23,
         type_sql: "integer".into(),
         input_type_sql: "integer".into(),

@@ -11,6 +11,7 @@ fn column(name: &str, type_oid: u32, type_sql: &str) -> ColumnDef {
     ColumnDef {
         name: name.into(),
         attnum: 1,
+        type_modifier: -1,
         type_oid,
         type_sql: type_sql.into(),
         input_type_sql: type_sql.into(),

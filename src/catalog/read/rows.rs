@@ -146,7 +146,7 @@ fn table(fields: &mut Fields<'_>) -> Result<TableDef, CatalogError> {
 pub(super) async fn columns(client: &Client, oids: &[Oid]) -> Result<ByTable<ColumnDef>, CatalogError> {
     by_table(client, "columns", include_str!("../queries/columns.sql"), oids, |fields| {
         let name = fields.take()?;
-        let (attnum, type_oid) = (fields.take()?, fields.take()?);
+        let (attnum, type_oid, type_modifier) = (fields.take()?, fields.take()?, fields.take()?);
         let type_sql: String = fields.take()?;
         let not_null = fields.take()?;
         let identity = match fields.letter()? {
@@ -162,6 +162,7 @@ pub(super) async fn columns(client: &Client, oids: &[Oid]) -> Result<ByTable<Col
             name,
             attnum,
             type_oid,
+            type_modifier,
             input_type_sql: type_sql.clone(),
             type_sql,
             has_equality: false,

@@ -1,9 +1,10 @@
 //! `demo`. It needs no configuration.
 
-use crate::cli::args::Global;
+use crate::cli::args::{DemoArgs, Global};
+use crate::cli::demo;
 use crate::cli::report::{Exit, Failure};
 
-/// Not there yet.
-pub fn run(_global: &Global) -> Result<Exit, Failure> {
-    Err(Failure::not_built("demo"))
+/// Shows the whole program on servers of its own.
+pub fn run(global: &Global, args: &DemoArgs) -> Result<Exit, Failure> {
+    demo::run(global, args)
 }

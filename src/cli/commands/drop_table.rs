@@ -1,10 +1,104 @@
 //! `drop-table`.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::apply::checkpoint::{self, StateError};
+use crate::apply::state_read;
 use crate::cli::args::DropTableArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
+use crate::cli::wiring::{block_on, connect_options, flow_failure, stream, stream_events};
+use crate::config::Connection;
+use crate::flow::StreamOptions;
+use crate::flow::drop_table::drop_table;
+use crate::model::{TableName, TablePattern};
+use crate::pg;
 
-/// Not there yet.
-pub fn run(_context: &Context, _args: &DropTableArgs) -> Result<Exit, Failure> {
-    Err(Failure::not_built("drop-table"))
+/// A connection that does not answer for so long is passed over, and named.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
+
+/// Finds the stream that feeds the table, and takes the table out of it.
+pub fn run(context: &Context, args: &DropTableArgs) -> Result<Exit, Failure> {
+    block_on(async {
+        let options = find(context, &args.table).await?;
+        let source = options.key.source.clone();
+        let dropped = drop_table(&options, &args.table, args.archive, &stream_events(&options.key))
+            .await
+            .map_err(|error| flow_failure(error, &source))?;
+        let mut text = format!(
+            "{} → {}: {} is no longer replicated{}\n",
+            source,
+            options.key.target,
+            args.table,
+            if args.archive { "; its rows stay as a plain table" } else { " and was dropped" }
+        );
+        if dropped.last {
+            text.push_str("it was the last table: what the stream had on the source is removed\n");
+        }
+        for left in &dropped.left {
+            text.push_str(&format!("{left} was not made by repcloud and stays\n"));
+        }
+        if is_configured(&options, &args.table) {
+            text.push_str(&format!(
+                "remove it from [[replicate]] in {} now: the next start of the stream would copy it again\n",
+                context.settings.file.display()
+            ));
+        }
+        context.output.text(&text)?;
+        Ok(Exit::Done)
+    })
+}
+
+/// The one stream that knows the table: asked in the targets, because the entry may be gone from the configuration.
+async fn find(context: &Context, table: &TableName) -> Result<StreamOptions, Failure> {
+    let mut found: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut silent = Vec::new();
+    for connection in context.settings.connections.values() {
+        match sources_of(connection, table).await {
+            Ok(sources) => found.extend(sources.into_iter().map(|s| (s, connection.name.clone()))),
+            Err(why) => silent.push(format!("{}: {why}", connection.name)),
+        }
+    }
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some((source, target)), None) => {
+            let source = context.connection(&source)?;
+            Ok(stream(&context.settings, source, context.connection(&target)?))
+        }
+        (Some((s1, t1)), Some((s2, t2))) => Err(Failure::usage(format!(
+            "{table} is a target table of {s1} → {t1} and of {s2} → {t2}; leave the connection of the wrong one out of a configuration of your own (--config)"
+        ))),
+        _ => {
+            let failure = Failure::usage(format!("no stream of this configuration has target table {table}"));
+            Err(match silent.is_empty() {
+                true => failure.hint("`repcloud status` lists the target tables"),
+                false => failure.hint(format!("these connections could not be asked: {}", silent.join("; "))),
+            })
+        }
+    }
+}
+
+async fn sources_of(connection: &Connection, table: &TableName) -> Result<Vec<String>, String> {
+    let look = async {
+        let session = pg::connect(&connect_options(connection)).await?;
+        if checkpoint::schema_version(&session).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        state_read::streams_of_table(&session, &connection.name, &table.to_string()).await
+    };
+    match tokio::time::timeout(LOOK_LIMIT, look).await {
+        Ok(result) => result.map_err(|e: StateError| e.to_string()),
+        Err(_) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
+    }
+}
+
+fn is_configured(options: &StreamOptions, table: &TableName) -> bool {
+    options.entries.iter().any(|entry| match &entry.target_table {
+        Some(target) => target == table,
+        None => entry.tables.iter().any(|pattern| match pattern {
+            TablePattern::Table(name) => name == table,
+            TablePattern::Schema(schema) => *schema == table.schema,
+        }),
+    })
 }

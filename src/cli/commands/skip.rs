@@ -3,9 +3,49 @@
 use crate::cli::args::SkipArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
+use crate::cli::wiring::{block_on, flow_failure, streams};
+use crate::flow::{StreamOptions, skip_txn};
+use crate::service::status_file;
 
-/// Not there yet.
+/// Asks for one source transaction to be left out by the next run of its stream.
 pub fn run(context: &Context, args: &SkipArgs) -> Result<Exit, Failure> {
-    context.source(&args.source)?;
-    Err(Failure::not_built("skip"))
+    let source = context.source(&args.source)?;
+    let streams = streams(&context.settings, source);
+    let options = the_one(context, &streams, args)?;
+    block_on(async {
+        skip_txn::request(options, args.lsn).await.map_err(|error| flow_failure(error, &args.source))
+    })?;
+    context.output.text(&format!(
+        "the transaction with its commit at {} will be left out of {} → {} and kept in repcloud.conflict; start the stream again\n",
+        args.lsn, options.key.source, options.key.target
+    ))?;
+    Ok(Exit::Done)
+}
+
+/// With several targets, the stream that stopped at this transaction: the others want it.
+fn the_one<'a>(
+    context: &Context,
+    streams: &'a [StreamOptions],
+    args: &SkipArgs,
+) -> Result<&'a StreamOptions, Failure> {
+    if let [only] = streams {
+        return Ok(only);
+    }
+    let folder = context.home.pid();
+    let lsn = args.lsn.to_string();
+    let stopped_there = |options: &&StreamOptions| {
+        status_file::read(&folder, &options.key.source, &options.key.target)
+            .and_then(|view| view.error)
+            .is_some_and(|error| error.split([' ', ',', ';']).any(|word| word == lsn))
+    };
+    let mut found = streams.iter().filter(stopped_there);
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        _ => Err(Failure::usage(format!(
+            "\"{}\" feeds {} targets, and not exactly one of these streams has stopped at {lsn}",
+            args.source,
+            streams.len()
+        ))
+        .hint("start the stream once, so that it stops at this transaction, and skip it then")),
+    }
 }

@@ -11,11 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cli::args::{StreamArgs, Until as UntilArg};
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
-use crate::cli::wiring::{block_on, flow_failure, streams};
+use crate::cli::wiring::{block_on, flow_failure, stream_events, streams};
 use crate::flow::status::Board;
 use crate::flow::view::{StreamState, StreamView};
 use crate::flow::{self, StreamOptions, Until};
-use crate::model::{Events, JobEvent};
 use crate::service::shutdown::{Asked, Shutdown};
 use crate::service::status_file;
 
@@ -44,7 +43,7 @@ async fn run_all(
         let bars = bars.clone();
         async move {
             let board = Board::new(first_view(options));
-            let events = events(options);
+            let events = stream_events(&options.key);
             let shown = Shown::new(context.home.pid(), bars.as_ref());
             let result = {
                 let work = flow::run(options, until, &events, &board, stop);
@@ -92,14 +91,6 @@ fn first_view(options: &StreamOptions) -> StreamView {
         state: StreamState::Copying,
         ..StreamView::default()
     }
-}
-
-fn events(options: &StreamOptions) -> Events {
-    let name = format!("{} → {}", options.key.source, options.key.target);
-    Events::new(move |event| match event {
-        JobEvent::Info(text) => tracing::info!("{name}: {text}"),
-        JobEvent::Warning(text) => tracing::warn!("{name}: {text}"),
-    })
 }
 
 /// Where a stream's state is shown while it runs: the status file, and a line on a terminal.

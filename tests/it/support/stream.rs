@@ -9,10 +9,10 @@ use super::db::Db;
 use super::process::{Finished, Repcloud};
 
 /// Plenty for any one command of a test.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// `[connections.NAME]` for a private server.
-pub fn connection(name: &str, cluster: &Cluster, database: &str) -> String {
+pub(crate) fn connection(name: &str, cluster: &Cluster, database: &str) -> String {
     format!(
         "[connections.{name}]\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{database}\"\n",
         cluster.socket_dir().display(),
@@ -21,22 +21,22 @@ pub fn connection(name: &str, cluster: &Cluster, database: &str) -> String {
 }
 
 /// Source and target servers, a session on each, and the program with a configuration.
-pub struct Stream {
-    pub pair: Pair,
-    pub source: Db,
-    pub target: Db,
-    pub program: Repcloud,
+pub(crate) struct Stream {
+    pub(crate) pair: Pair,
+    pub(crate) source: Db,
+    pub(crate) target: Db,
+    pub(crate) program: Repcloud,
 }
 
 impl Stream {
     /// Runs `schema` on the source, and `target_schema` on the target; `entries` are `[[replicate]]` bodies without
     /// source and target.
-    pub async fn new(schema: &str, target_schema: &str, entries: &[&str]) -> Self {
+    pub(crate) async fn new(schema: &str, target_schema: &str, entries: &[&str]) -> Self {
         Self::over(Pair::start(), schema, target_schema, entries).await
     }
 
     /// The same over servers that are there.
-    pub async fn over(pair: Pair, schema: &str, target_schema: &str, entries: &[&str]) -> Self {
+    pub(crate) async fn over(pair: Pair, schema: &str, target_schema: &str, entries: &[&str]) -> Self {
         pair.create_database("app");
         let source = Db::connect(&pair.source, "app").await;
         let target = Db::connect(&pair.target, "app").await;
@@ -47,18 +47,18 @@ impl Stream {
     }
 
     /// `stream --until caught-up`, which must end with 0.
-    pub fn catch_up(&self) -> Finished {
+    pub(crate) fn catch_up(&self) -> Finished {
         self.try_catch_up().expect_code(0)
     }
 
     /// `stream --until caught-up`, however it ends.
-    pub fn try_catch_up(&self) -> Finished {
+    pub(crate) fn try_catch_up(&self) -> Finished {
         self.program.run(&["stream", "--source", "prod", "--until", "caught-up"], LIMIT)
     }
 }
 
 /// The configuration text of a pair.
-pub fn configuration(pair: &Pair, entries: &[&str]) -> String {
+pub(crate) fn configuration(pair: &Pair, entries: &[&str]) -> String {
     let mut text = connection("prod", &pair.source, "app") + &connection("copy", &pair.target, "app");
     for entry in entries {
         text.push_str(&format!("[[replicate]]\nsource = \"prod\"\ntarget = \"copy\"\n{entry}\n"));

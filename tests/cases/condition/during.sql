@@ -1,0 +1,11 @@
+INSERT INTO in_key VALUES (100, 'eu', 'new'), (101, 'us', 'new');
+UPDATE in_key SET v = 'changed' WHERE id < 6;
+UPDATE in_key SET region = 'us' WHERE region = 'eu' AND id < 4;
+UPDATE in_key SET region = 'eu', v = 'came' WHERE region = 'us' AND id = 12;
+DELETE FROM in_key WHERE id > 16;
+INSERT INTO by_full VALUES (100, 'eu', 'new'), (101, 'us', 'new'), (102, NULL, 'new');
+UPDATE by_full SET v = 'changed' WHERE id < 6;
+UPDATE by_full SET region = 'us' WHERE region = 'eu' AND id < 10;
+UPDATE by_full SET region = 'eu' WHERE region IS NULL;
+UPDATE by_full SET id = id + 1000 WHERE id = 12;
+DELETE FROM by_full WHERE id > 16 AND id < 100;

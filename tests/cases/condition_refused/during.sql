@@ -1,0 +1,2 @@
+UPDATE t SET v = 'the application goes on';
+ALTER TABLE t REPLICA IDENTITY FULL;

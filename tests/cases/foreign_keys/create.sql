@@ -1,0 +1,13 @@
+CREATE TABLE parent (id int PRIMARY KEY, v text);
+CREATE TABLE child (id int PRIMARY KEY, p int DEFAULT 1 REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE orphan (id int PRIMARY KEY, p int REFERENCES parent ON DELETE SET NULL);
+CREATE TABLE fallback (id int PRIMARY KEY, p int DEFAULT 1 REFERENCES parent ON DELETE SET DEFAULT);
+CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE CASCADE);
+CREATE TABLE hen (id int PRIMARY KEY, egg int);
+CREATE TABLE egg (id int PRIMARY KEY, hen int REFERENCES hen DEFERRABLE INITIALLY DEFERRED);
+ALTER TABLE hen ADD FOREIGN KEY (egg) REFERENCES egg DEFERRABLE INITIALLY DEFERRED;
+INSERT INTO parent SELECT i, 'v' || i FROM generate_series(1, 20) i;
+INSERT INTO child SELECT i, i % 20 + 1 FROM generate_series(1, 60) i;
+INSERT INTO orphan SELECT i, i % 20 + 1 FROM generate_series(1, 60) i;
+INSERT INTO fallback SELECT i, i % 20 + 1 FROM generate_series(1, 60) i;
+INSERT INTO tree SELECT i, nullif(i / 2, 0) FROM generate_series(1, 31) i;

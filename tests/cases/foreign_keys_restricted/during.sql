@@ -1,0 +1,36 @@
+BEGIN;
+INSERT INTO parent VALUES (100, 'new');
+INSERT INTO child VALUES (100, 100, 'new');
+COMMIT;
+-- The child is touched first, its parent later.
+BEGIN;
+UPDATE child SET v = 'touched' WHERE id = 1;
+INSERT INTO parent VALUES (101, 'new');
+INSERT INTO child VALUES (101, 101, 'new');
+COMMIT;
+-- The parent is touched first, and goes after its children have left.
+BEGIN;
+UPDATE parent SET v = 'touched' WHERE id = 1;
+INSERT INTO parent VALUES (102, 'new');
+UPDATE child SET p = 102 WHERE p = 3;
+DELETE FROM child WHERE p = 4;
+DELETE FROM parent WHERE id IN (3, 4);
+COMMIT;
+BEGIN;
+INSERT INTO parent VALUES (103, 'new');
+UPDATE child SET p = 103 WHERE p = 5;
+UPDATE parent SET id = 105 WHERE id = 5;
+UPDATE child SET p = 105 WHERE p = 103;
+DELETE FROM parent WHERE id = 103;
+COMMIT;
+BEGIN;
+SET CONSTRAINTS ALL DEFERRED;
+INSERT INTO hen VALUES (1, 1);
+INSERT INTO egg VALUES (1, 1);
+COMMIT;
+BEGIN;
+SET CONSTRAINTS ALL DEFERRED;
+DELETE FROM hen;
+INSERT INTO hen VALUES (2, 2);
+UPDATE egg SET id = 2, hen = 2;
+COMMIT;

@@ -1,0 +1,15 @@
+INSERT INTO both VALUES (11, 11);
+UPDATE both SET a = 100 WHERE id = 1;
+UPDATE both SET id = 102 WHERE id = 2;
+DELETE FROM both WHERE id = 3;
+INSERT INTO made VALUES (11, 11);
+UPDATE made SET a = 100 WHERE id = 1;
+UPDATE made SET id = 102 WHERE id = 2;
+INSERT INTO plain_here VALUES (11, 11, 0);
+UPDATE plain_here SET a = 100 WHERE id = 1;
+UPDATE plain_here SET sum = 7 WHERE id = 2;
+UPDATE plain_here SET id = 102 WHERE id = 3;
+INSERT INTO plain_there VALUES (11, 11);
+UPDATE plain_there SET a = 100 WHERE id = 1;
+UPDATE by_full SET a = 100 WHERE id = 1;
+DELETE FROM by_full WHERE id = 3;

@@ -1,0 +1,16 @@
+CREATE TABLE by_key (id int PRIMARY KEY, v text);
+CREATE TABLE by_index (id int PRIMARY KEY, code text NOT NULL, part int NOT NULL, v text);
+CREATE UNIQUE INDEX by_index_code ON by_index (part, code);
+ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_code;
+CREATE TABLE index_alone (code text NOT NULL, v text);
+CREATE UNIQUE INDEX index_alone_code ON index_alone (code);
+ALTER TABLE index_alone REPLICA IDENTITY USING INDEX index_alone_code;
+CREATE TABLE by_full (id int PRIMARY KEY, v text, f float8);
+ALTER TABLE by_full REPLICA IDENTITY FULL;
+CREATE TABLE by_nothing (id int PRIMARY KEY, v text);
+ALTER TABLE by_nothing REPLICA IDENTITY NOTHING;
+INSERT INTO by_key SELECT i, 'v' || i FROM generate_series(1, 30) i;
+INSERT INTO by_index SELECT i, 'c' || i, i % 3, 'v' || i FROM generate_series(1, 30) i;
+INSERT INTO index_alone SELECT 'c' || i, 'v' || i FROM generate_series(1, 30) i;
+INSERT INTO by_full SELECT i, 'v' || i, i / 7.0 FROM generate_series(1, 30) i;
+INSERT INTO by_nothing SELECT i, 'v' || i FROM generate_series(1, 30) i;

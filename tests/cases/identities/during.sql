@@ -1,0 +1,20 @@
+INSERT INTO by_key VALUES (100, 'new');
+UPDATE by_key SET v = NULL WHERE id % 2 = 0;
+DELETE FROM by_key WHERE id % 3 = 0;
+INSERT INTO by_index VALUES (100, 'c100', 1, 'new');
+UPDATE by_index SET v = 'changed' WHERE id % 2 = 0;
+UPDATE by_index SET id = id + 1000 WHERE id < 5;
+UPDATE by_index SET code = code || 'x' WHERE part = 2;
+DELETE FROM by_index WHERE id % 5 = 0;
+INSERT INTO index_alone VALUES ('c100', 'new');
+UPDATE index_alone SET v = v || '!' WHERE code < 'c2';
+UPDATE index_alone SET code = 'd' || code WHERE code > 'c25';
+DELETE FROM index_alone WHERE code LIKE 'c1%';
+INSERT INTO by_full VALUES (100, NULL, 'NaN'), (101, '', '-0');
+UPDATE by_full SET v = 'changed' WHERE id % 2 = 0;
+UPDATE by_full SET id = id + 1000 WHERE id < 5;
+DELETE FROM by_full WHERE id % 5 = 0;
+INSERT INTO by_nothing VALUES (100, 'new');
+-- What is published for INSERT alone may still be changed by its owner; the target does not follow.
+UPDATE by_nothing SET v = 'not followed' WHERE id = 1;
+DELETE FROM by_nothing WHERE id = 2;

@@ -1,0 +1,12 @@
+CREATE FUNCTION long(seed int) RETURNS text LANGUAGE sql AS $$ SELECT string_agg(md5(seed || '-' || x), '') FROM generate_series(1, 300) x $$;
+CREATE TABLE small (id int PRIMARY KEY, v text);
+CREATE TABLE big (id int PRIMARY KEY, v text, doc text);
+CREATE TABLE pair (a int, b text, v text, doc text, PRIMARY KEY (a, b));
+CREATE TABLE extra (id int PRIMARY KEY, v text);
+CREATE TABLE full_one (id int PRIMARY KEY, v text, doc text);
+ALTER TABLE full_one REPLICA IDENTITY FULL;
+INSERT INTO small SELECT i, 'v' || i FROM generate_series(1, 20) i;
+INSERT INTO big SELECT i, 'v' || i, long(i) FROM generate_series(1, 20) i;
+INSERT INTO pair SELECT i % 4, 'b' || i, 'v' || i, long(i) FROM generate_series(1, 20) i;
+INSERT INTO extra SELECT i, 'v' || i FROM generate_series(1, 20) i;
+INSERT INTO full_one SELECT i, 'v' || i, long(i) FROM generate_series(1, 20) i;

@@ -1,0 +1,1 @@
+CREATE TABLE extra (id int PRIMARY KEY, v text, local text DEFAULT 'ours');

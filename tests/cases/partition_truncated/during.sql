@@ -1,0 +1,2 @@
+UPDATE parts SET v = 'before' WHERE id = 11;
+TRUNCATE parts_1;

@@ -1,0 +1,17 @@
+CREATE TABLE to_plain (id int, region text, v text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+CREATE TABLE to_plain_eu PARTITION OF to_plain FOR VALUES IN ('eu');
+CREATE TABLE to_plain_us (v text, region text NOT NULL, gone int, id int NOT NULL);
+ALTER TABLE to_plain_us DROP COLUMN gone;
+ALTER TABLE to_plain ATTACH PARTITION to_plain_us FOR VALUES IN ('us');
+CREATE TABLE to_plain_rest PARTITION OF to_plain DEFAULT PARTITION BY RANGE (id);
+CREATE TABLE to_plain_low PARTITION OF to_plain_rest FOR VALUES FROM (MINVALUE) TO (100);
+CREATE TABLE to_plain_high PARTITION OF to_plain_rest FOR VALUES FROM (100) TO (MAXVALUE);
+CREATE TABLE to_parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+CREATE TABLE to_parts_1 PARTITION OF to_parts FOR VALUES FROM (MINVALUE) TO (10);
+CREATE TABLE to_parts_2 PARTITION OF to_parts FOR VALUES FROM (10) TO (MAXVALUE);
+CREATE TABLE emptied (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+CREATE TABLE emptied_1 PARTITION OF emptied FOR VALUES FROM (MINVALUE) TO (10);
+CREATE TABLE emptied_2 PARTITION OF emptied FOR VALUES FROM (10) TO (MAXVALUE);
+INSERT INTO to_plain SELECT i, (ARRAY['eu', 'us', 'asia'])[i % 3 + 1], 'v' || i FROM generate_series(1, 150) i;
+INSERT INTO to_parts SELECT i, 'v' || i FROM generate_series(1, 20) i;
+INSERT INTO emptied SELECT i, 'v' || i FROM generate_series(1, 20) i;

@@ -1,0 +1,11 @@
+CREATE FUNCTION long(seed int) RETURNS text LANGUAGE sql AS $$ SELECT string_agg(md5(seed || '-' || x), '') FROM generate_series(1, 300) x $$;
+CREATE TABLE by_default (id int PRIMARY KEY, v int, a text, b text, c bytea);
+CREATE TABLE by_full (id int PRIMARY KEY, v int, a text, b text, c bytea);
+ALTER TABLE by_full REPLICA IDENTITY FULL;
+CREATE TABLE no_key (v int, a text, b text);
+ALTER TABLE no_key REPLICA IDENTITY FULL;
+CREATE TABLE long_key (k text PRIMARY KEY, v int, b text);
+INSERT INTO by_default SELECT i, i, long(i), long(-i), long(i)::bytea FROM generate_series(1, 20) i;
+INSERT INTO by_full SELECT i, i, long(i), long(-i), long(i)::bytea FROM generate_series(1, 20) i;
+INSERT INTO no_key SELECT i % 5, long(i % 5), long(-(i % 5)) FROM generate_series(1, 10) i;
+INSERT INTO long_key SELECT left(long(i), 2400), i, long(-i) FROM generate_series(1, 10) i;

@@ -1,0 +1,10 @@
+CREATE TABLE direct (id int PRIMARY KEY, k int, note text, CONSTRAINT direct_k UNIQUE (k) DEFERRABLE);
+CREATE TABLE plain (id int PRIMARY KEY, k int UNIQUE, note text);
+CREATE TABLE ring (id int PRIMARY KEY, k int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE chain (id int PRIMARY KEY, k int UNIQUE DEFERRABLE);
+CREATE TABLE strict (id int PRIMARY KEY, k int UNIQUE DEFERRABLE, note text);
+INSERT INTO direct SELECT i, i * 10, 'n' || i FROM generate_series(1, 6) i;
+INSERT INTO plain SELECT i, i * 10, 'n' || i FROM generate_series(1, 6) i;
+INSERT INTO ring SELECT i, i FROM generate_series(1, 5) i;
+INSERT INTO chain SELECT i, i FROM generate_series(1, 50) i;
+INSERT INTO strict SELECT i, i * 10, 'n' || i FROM generate_series(1, 6) i;

@@ -1,0 +1,373 @@
+//! Cases without code: one folder of `tests/cases` each, one test each.
+//!
+//! A case is `create.sql` (run on the source), `target.sql` (on the target, may be missing), `during.sql` (on the source, after
+//! the first rows were copied; may be missing) and `expect.toml` (see [`Case`]). It is run twice, side by side in databases of its
+//! own: with the changes of `during.sql` as a backlog that the next run finds, and with a stream running while they are made. Both
+//! must end as `expect.toml` says.
+//!
+//! The files hold statements that end with `;` at the end of a line; each is sent by itself, so it is a transaction unless
+//! BEGIN and COMMIT stand around it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::support::cluster::Pair;
+use crate::support::db::Db;
+use crate::support::process::{Finished, Repcloud};
+use crate::support::stream::LIMIT;
+use crate::support::wait;
+
+/// One test a folder; `every_case_is_listed` tells when one is missing.
+macro_rules! cases {
+    ($($name:ident)*) => {
+        const LISTED: &[&str] = &[$(stringify!($name)),*];
+        $(#[test]
+        fn $name() {
+            run_case(stringify!($name));
+        })*
+    };
+}
+
+cases! {
+    condition
+    condition_refused
+    foreign_keys
+    foreign_keys_restricted
+    generated_columns
+    identities
+    identity_columns
+    identity_refused
+    key_change
+    no_key_full
+    no_key_refused
+    partition_attached
+    partition_detached
+    partition_truncated
+    partitions
+    reactions_refused
+    several_targets
+    toast
+    triggers
+    truncate
+    unique_swap
+}
+
+/// `expect.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    /// What the case is about; for its reader.
+    #[serde(rename = "about")]
+    _about: String,
+    /// `[[replicate]]` bodies without source and target.
+    replicate: Vec<toml::Table>,
+    /// Roles that both servers get before anything else: `name options`.
+    #[serde(default)]
+    roles: Vec<String>,
+    /// Who reads the source, and who writes the target.
+    #[serde(default = "superuser")]
+    source_user: String,
+    #[serde(default = "superuser")]
+    target_user: String,
+    /// The run that copies.
+    #[serde(default)]
+    first: Run,
+    /// The run (or runs) that apply `during.sql`.
+    #[serde(default)]
+    after: Run,
+    /// What a person does about a run that stopped; then another run follows, `last`.
+    #[serde(default)]
+    mend: Vec<Statement>,
+    #[serde(default)]
+    last: Run,
+    /// Tables (or queries, as `(SELECT …) q`) that must be equal on both sides in the end.
+    #[serde(default)]
+    equal: Vec<String>,
+    /// What else must be true in the end.
+    #[serde(default)]
+    query: Vec<Query>,
+}
+
+fn superuser() -> String {
+    "postgres".to_owned()
+}
+
+/// How a run must end.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Run {
+    #[serde(default)]
+    exit: i32,
+    /// What standard error must say.
+    #[serde(default)]
+    says: Vec<String>,
+    /// What it must not say: row values.
+    #[serde(default)]
+    never_says: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Side {
+    Source,
+    Target,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Statement {
+    on: Side,
+    sql: String,
+}
+
+/// A query and its result: columns joined by `|`, rows by `,`, NULL as `null`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Query {
+    on: Side,
+    sql: String,
+    result: String,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
+}
+
+#[test]
+fn every_case_is_listed() {
+    let mut found: Vec<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    let mut listed = LISTED.to_vec();
+    listed.sort_unstable();
+    assert_eq!(found, listed, "left: folders of tests/cases, right: the list in tests/it/cases.rs");
+}
+
+/// A case's files, read.
+struct Files {
+    case: Case,
+    create: Vec<String>,
+    target: Vec<String>,
+    during: Vec<String>,
+}
+
+impl Files {
+    fn read(name: &str) -> Self {
+        let folder = folder().join(name);
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let expect = read("expect.toml");
+        let case = toml::from_str(&expect).unwrap_or_else(|error| panic!("{name}/expect.toml: {error}"));
+        let create = statements(&read("create.sql"));
+        assert!(!create.is_empty(), "{name}/create.sql is missing or empty");
+        Files {
+            case,
+            create,
+            target: statements(&read("target.sql")),
+            during: statements(&read("during.sql")),
+        }
+    }
+}
+
+/// Statements end with `;` at the end of a line, outside of `$$` quotes.
+fn statements(text: &str) -> Vec<String> {
+    let mut statements = Vec::new();
+    let mut current = String::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("--")) {
+        current.push_str(line);
+        current.push('\n');
+        if line.trim_end().ends_with(';') && current.matches("$$").count() % 2 == 0 {
+            statements.push(std::mem::take(&mut current));
+        }
+    }
+    assert!(current.trim().is_empty(), "no `;` ends this statement:\n{current}");
+    statements
+}
+
+/// How the changes meet the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Backlog,
+    Live,
+}
+
+impl Way {
+    /// Name of the source connection, hence of the slot, and of the databases.
+    fn name(self) -> &'static str {
+        match self {
+            Way::Backlog => "backlog",
+            Way::Live => "live",
+        }
+    }
+}
+
+fn run_case(name: &str) {
+    let files = Files::read(name);
+    let pair = Pair::start();
+    for role in &files.case.roles {
+        for cluster in [&pair.source, &pair.target] {
+            on_own_runtime(async {
+                Db::connect(cluster, "postgres").await.exec(&format!("CREATE ROLE {role}")).await
+            });
+        }
+    }
+    std::thread::scope(|scope| {
+        for way in [Way::Backlog, Way::Live] {
+            let (pair, files) = (&pair, &files);
+            std::thread::Builder::new()
+                .name(format!("{name}, {}", way.name()))
+                .spawn_scoped(scope, move || on_own_runtime(Box::pin(run_way(pair, files, way))))
+                .unwrap();
+        }
+    });
+}
+
+fn on_own_runtime(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+}
+
+async fn run_way(pair: &Pair, files: &Files, way: Way) {
+    pair.create_database(way.name());
+    let source = Db::connect(&pair.source, way.name()).await;
+    let target = Db::connect(&pair.target, way.name()).await;
+    for sql in &files.create {
+        source.exec(sql).await;
+    }
+    for sql in &files.target {
+        target.exec(sql).await;
+    }
+    let case = &files.case;
+    let stage = Stage { program: Repcloud::new(&configuration(pair, case, way)), way, source, target };
+    stage.catch_up("first run", &case.first);
+    if !files.during.is_empty() {
+        match way {
+            // What was refused cannot run.
+            Way::Live if case.first.exit == 0 => stage.change_while_streaming(files).await,
+            Way::Backlog | Way::Live => stage.change(files).await,
+        }
+        stage.catch_up("run after the changes", &case.after);
+    }
+    if !case.mend.is_empty() {
+        for Statement { on, sql } in &case.mend {
+            stage.db(*on).exec(sql).await;
+        }
+        stage.catch_up("last run", &case.last);
+    }
+    for table in &case.equal {
+        let hashes = (stage.source.table_hash(table).await, stage.target.table_hash(table).await);
+        assert_eq!(hashes.0, hashes.1, "{way:?}: {table} differs (rows, md5), left is the source");
+    }
+    for Query { on, sql, result } in &case.query {
+        assert_eq!(&shown(stage.db(*on).query_text(sql).await), result, "{way:?}, {on:?}: {sql}");
+    }
+}
+
+fn shown(rows: Vec<Vec<Option<String>>>) -> String {
+    let row = |row: Vec<Option<String>>| {
+        let values: Vec<String> = row.into_iter().map(|v| v.unwrap_or_else(|| "null".to_owned())).collect();
+        values.join("|")
+    };
+    rows.into_iter().map(row).collect::<Vec<_>>().join(",")
+}
+
+/// The configuration's text: two connections and the case's entries.
+fn configuration(pair: &Pair, case: &Case, way: Way) -> String {
+    let connections =
+        [(way.name(), &pair.source, &case.source_user), ("copy", &pair.target, &case.target_user)];
+    let mut text = String::new();
+    for (name, cluster, user) in connections {
+        let (socket, port) = (cluster.socket_dir().display(), cluster.port());
+        text.push_str(&format!(
+            "[connections.{name}]\nhost = \"{socket}\"\nport = {port}\nuser = \"{user}\"\ndatabase = \"{}\"\n",
+            way.name()
+        ));
+    }
+    for entry in &case.replicate {
+        let body = toml::to_string(entry).unwrap();
+        text.push_str(&format!("[[replicate]]\nsource = \"{}\"\ntarget = \"copy\"\n{body}\n", way.name()));
+    }
+    text
+}
+
+/// A case under way.
+struct Stage {
+    program: Repcloud,
+    way: Way,
+    source: Db,
+    target: Db,
+}
+
+impl Stage {
+    fn db(&self, side: Side) -> &Db {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
+
+    fn catch_up(&self, what: &str, expected: &Run) {
+        let arguments = ["stream", "--source", self.way.name(), "--until", "caught-up"];
+        self.check(what, expected, &self.program.run(&arguments, LIMIT));
+    }
+
+    fn check(&self, what: &str, expected: &Run, run: &Finished) {
+        let told = &run.stderr;
+        assert_eq!(run.code(), expected.exit, "{:?}, {what}, exit code:\n{told}", self.way);
+        for text in &expected.says {
+            assert!(told.contains(text), "{:?}, {what} does not say `{text}`:\n{told}", self.way);
+        }
+        for text in &expected.never_says {
+            assert!(!told.contains(text), "{:?}, {what} says `{text}`:\n{told}", self.way);
+        }
+    }
+
+    /// Runs `during.sql` on a session of its own: it may change its role and settings.
+    async fn change(&self, files: &Files) {
+        let app = Db::connect_to(&self.source_conninfo().await).await;
+        for sql in &files.during {
+            app.exec(sql).await;
+        }
+    }
+
+    async fn source_conninfo(&self) -> String {
+        let sql = "SELECT format('host=%s port=%s user=postgres dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), \
+                   current_setting('port'), current_database())";
+        self.source.value(sql).await
+    }
+
+    async fn change_while_streaming(&self, files: &Files) {
+        let mut running = self.program.spawn(&["stream", "--source", self.way.name()]);
+        wait::until("the stream runs", LIMIT, async || {
+            assert!(running.is_running(), "the stream ended early:\n{}", running.stderr());
+            running.stderr().contains("streaming from slot")
+        })
+        .await;
+        self.change(files).await;
+        if files.case.after.exit != 0 {
+            // It stops by itself, for the reason that the run after it gives again.
+            let ended = running.wait(LIMIT);
+            return self.check("stream that was running", &files.case.after, &ended);
+        }
+        // Most of it arrives by itself; what does not within a moment is left to the run that follows.
+        let end = self.source.value("SELECT pg_current_wal_insert_lsn()").await;
+        let confirmed = format!(
+            "SELECT bool_and(confirmed_flush_lsn >= '{end}') FROM pg_replication_slots WHERE slot_name = 'repcloud_{}__copy'",
+            self.way.name()
+        );
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while running.is_running() && Instant::now() < deadline && self.source.value(&confirmed).await != "t"
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if running.is_running() {
+            running.terminate();
+        }
+        let ended = running.wait(LIMIT);
+        assert_eq!(ended.code(), 0, "{:?}, the stream that was running:\n{}", self.way, ended.stderr);
+    }
+}
