@@ -141,7 +141,7 @@ impl Target {
     /// One pass; gives its time, without the connecting.
     async fn replay(&self, frames: Vec<Bytes>) -> Duration {
         let session = self.connect().await;
-        let generation = checkpoint::take_over(&session, &self.key).await.unwrap();
+        let (generation, _) = checkpoint::take_over(&session, &self.key).await.unwrap();
         let session = TargetSession::new(session, self.routes.clone(), true).await.unwrap();
         let writer = CheckpointWriter::new(session.session(), self.key.clone(), generation).await.unwrap();
         let progress = Progress::resume(Lsn(1), Lsn(1));

@@ -33,6 +33,7 @@ pub fn route() -> Route {
             columns: COLUMNS.into_iter().map(column).collect(),
             key: vec![0],
             deleted_column: None,
+            fixed_key: false,
         },
         delivery: Delivery::Dml,
         on_conflict: OnConflict::Stop,
@@ -44,5 +45,7 @@ pub fn route() -> Route {
         copy_allowed: true,
         has_deferrable: false,
         ignored_columns: Vec::new(),
+        former_names: Vec::new(),
+        replace_allowed: true,
     }
 }

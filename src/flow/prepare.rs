@@ -14,7 +14,7 @@ use crate::copy::target::rows_exist;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
-use crate::flow::hold::hold_stream;
+use crate::flow::hold::hold_stream_again;
 use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
@@ -111,10 +111,11 @@ impl<'a> Preparation<'a> {
         Ok(this)
     }
 
-    /// Steps until the stream can begin.
-    pub(crate) async fn run(mut self) -> Result<(Ready, ReplicationClient), FlowError> {
+    /// Steps until the stream can begin. `owned`: the generation as which this process streamed before it lost a
+    /// connection.
+    pub(crate) async fn run(mut self, owned: Option<i64>) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        hold_stream(self.target, &self.options.key).await?;
+        hold_stream_again(self.target, &self.options.key, owned).await?;
         leaves::check(self.target, &self.options.key, &self.work).await?;
         loop {
             let facts = self.facts().await?;
@@ -125,7 +126,7 @@ impl<'a> Preparation<'a> {
                         checkpoint::record_system(self.target, key, &self.system.system_id, timeline).await?;
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
-                    let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    let (generation, from) = self.take_over(from).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
@@ -146,6 +147,15 @@ impl<'a> Preparation<'a> {
         }
     }
 
+    /// The generation, and the position as it stands now that nobody else can move it.
+    async fn take_over(&self, decided: Lsn) -> Result<(i64, Lsn), FlowError> {
+        let (generation, from) = checkpoint::take_over(self.target, &self.options.key).await?;
+        if from < decided {
+            return Err(FlowError::Internal(format!("the position went back from {decided} to {from}")));
+        }
+        Ok((generation, from))
+    }
+
     async fn perform(&mut self, step: Step) -> Result<(), FlowError> {
         let key = self.options.key.clone();
         match step {
@@ -160,8 +170,12 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                let name =
-                    format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                // A process that was killed while its own was made may have left it until the source notices.
+                let name = format!(
+                    "{}_{}",
+                    self.options.default_name().chars().take(48).collect::<String>(),
+                    std::process::id()
+                );
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::apply::checkpoint::CheckpointWriter;
+use crate::apply::checkpoint::{self, CheckpointWriter};
 use crate::apply::group::GroupLimits;
 use crate::apply::plan::PlanOptions;
 use crate::apply::progress::Progress;
@@ -60,12 +60,16 @@ pub async fn run(
     };
     let mut pause = FIRST_PAUSE;
     let mut failing_since: Option<Instant> = None;
+    let mut owned = None;
     let mut applied_before = board.view().applied_lsn;
     loop {
-        let error = match run_once(options, until, &mut target_position, events, board, stop.clone()).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
+        let error =
+            match run_once(options, until, &mut target_position, &mut owned, events, board, stop.clone())
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
         if *stop.borrow() {
             return Ok(());
         }
@@ -105,6 +109,7 @@ async fn run_once(
     options: &StreamOptions,
     until: Until,
     target_position: &mut Option<Lsn>,
+    owned: &mut Option<i64>,
     events: &Events,
     board: &Board,
     stop: watch::Receiver<bool>,
@@ -116,12 +121,14 @@ async fn run_once(
     }
     board.update(|v| v.state = StreamState::Copying);
     let mut stopping = stop.clone();
-    let preparation = async { Preparation::new(options, &source, &target, events, board).await?.run().await };
+    let preparation =
+        async { Preparation::new(options, &source, &target, events, board).await?.run(*owned).await };
     let (ready, replication) = tokio::select! {
         biased;
         () = stopped(&mut stopping) => return Ok(()),
         result = preparation => result?,
     };
+    *owned = Some(ready.generation);
     Running { options, until: *target_position, events, board }
         .stream(ready, replication, source, target, stop)
         .await
@@ -141,7 +148,7 @@ impl Running<'_> {
         replication: ReplicationClient,
         source: Session,
         target: Session,
-        stop: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
     ) -> Result<(), FlowError> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
@@ -184,7 +191,6 @@ impl Running<'_> {
         tasks.spawn(async move { Ok(flusher.run(halt).await?) });
         let relay = relay(report.clone(), written_in);
         let watching = monitor.run(report);
-        let mut stop = stop;
         let lost_lock = target.ended();
         let outcome = tokio::select! {
             biased;
@@ -251,6 +257,7 @@ impl Running<'_> {
     ) -> Result<(Applier, crate::apply::Flusher, watch::Receiver<ApplyReport>), FlowError> {
         let key = &self.options.key;
         let session = connect_target(self.options).await?;
+        checkpoint::mark_writer(&session, key).await.map_err(FlowError::Target)?;
         let session =
             TargetSession::new(session, routes.clone(), replica_role).await.map_err(FlowError::Target)?;
         let writer = CheckpointWriter::new(session.session(), key.clone(), generation)

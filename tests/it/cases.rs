@@ -213,7 +213,7 @@ fn statements(text: &str) -> Vec<String> {
     for line in text.lines().filter(|line| !line.trim_start().starts_with("--")) {
         current.push_str(line);
         current.push('\n');
-        if line.trim_end().ends_with(';') && current.matches("$$").count() % 2 == 0 {
+        if line.trim_end().ends_with(';') && current.matches("$$").count().is_multiple_of(2) {
             statements.push(std::mem::take(&mut current));
         }
     }

@@ -33,8 +33,6 @@ pub(super) enum KeyKind {
     /// 7, 7.0, 7.00 by chance: equal, not as text.
     AnyScale,
     Uuid,
-    /// 1 to 100 are spread over partitions by number.
-    Date,
 }
 
 impl KeyKind {
@@ -51,7 +49,6 @@ impl KeyKind {
             }
             KeyKind::AnyScale => format!("{k}{}", ["", ".0", ".00", ".000"][rng.random_range(0..4)]),
             KeyKind::Uuid => format!("{k:032x}"),
-            KeyKind::Date => format!("2024-{:02}-{:02}", k % 12 + 1, k % 28 + 1),
         }
     }
 
@@ -64,7 +61,6 @@ impl KeyKind {
             KeyKind::Text => "'key ''' || g || '\" \\ ü'",
             KeyKind::AnyCase => "'Key Number ' || g",
             KeyKind::Uuid => "lpad(to_hex(g), 32, '0')::uuid",
-            KeyKind::Date => "make_date(2024, g % 12 + 1, g % 28 + 1)",
         }
     }
 }
