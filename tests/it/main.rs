@@ -1,7 +1,7 @@
 //! Integration tests against real, private PostgreSQL servers.
 //!
 //! Every test starts the servers it needs (`support::cluster::Pair`), so tests share nothing and run in any order.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod support;
 
