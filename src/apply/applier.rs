@@ -116,6 +116,8 @@ pub struct Applier {
     open: bool,
     /// The open transaction holds the beginning of a source transaction that was too large for one group.
     holds_fragment: bool,
+    /// The latest of several fragments began with a savepoint, which stands.
+    savepoint: bool,
     /// Changes in the open transaction.
     pending_changes: u64,
     /// The same by route.
@@ -163,6 +165,7 @@ impl Applier {
             bindings: Bindings::default(),
             open: false,
             holds_fragment: false,
+            savepoint: false,
             pending_changes: 0,
             pending_counts: Vec::new(),
             uncommitted: None,
@@ -253,10 +256,13 @@ impl Applier {
         match values {
             Some((closing, _)) => {
                 self.unwritten = None;
-                self.holds_fragment = false;
+                (self.holds_fragment, self.savepoint) = (false, false);
                 self.uncommitted = Some(Uncommitted { closing, changes: self.pending_changes });
             }
-            None => self.holds_fragment = true,
+            None => {
+                self.savepoint = self.holds_fragment;
+                self.holds_fragment = true;
+            }
         }
         Ok(())
     }
@@ -322,9 +328,14 @@ impl Applier {
     }
 
     /// What a group begins with: a transaction, or a point to go back to inside the one that holds earlier parts of the
-    /// same source transaction.
+    /// same source transaction. The point before is given up: a thousand open ones, each inside the other, would be
+    /// looked through by the server for every row it visits.
     fn opening(&self) -> &'static str {
-        if self.holds_fragment { "SAVEPOINT repcloud_group" } else { self.begin }
+        match (self.holds_fragment, self.savepoint) {
+            (true, true) => "RELEASE SAVEPOINT repcloud_group; SAVEPOINT repcloud_group",
+            (true, false) => "SAVEPOINT repcloud_group",
+            (false, _) => self.begin,
+        }
     }
 
     /// The group once more, changed rows as DELETE and INSERT: rows that exchanged values of a unique index at once (the
@@ -470,12 +481,9 @@ impl Applier {
     }
 
     fn touches_skips(&self, group: &Group) -> bool {
-        !self.options.skips.is_empty()
-            && group
-                .batches
-                .iter()
-                .flat_map(|b| &b.txns)
-                .any(|t| self.options.skips.contains(&t.txn.commit_lsn))
+        let skips = &self.options.skips;
+        let mut txns = group.batches.iter().flat_map(|b| &b.txns);
+        !skips.is_empty() && txns.any(|t| skips.contains(&t.txn.commit_lsn))
     }
 }
 
