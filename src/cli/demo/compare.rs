@@ -1,70 +1,46 @@
-//! The judgement: both databases, row by row.
+//! The judgement: `repcloud verify`, row by row.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Serialize;
+use anyhow::{Context as _, anyhow};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
-use super::stage::{DATABASE, Stage, TABLES};
+use super::stage::{Home, TABLES};
+use super::stream::repcloud;
 use crate::cli::report::Failure;
 
-/// One table's comparison.
-#[derive(Debug, Clone, Serialize)]
+/// How long the comparison may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// One table's comparison, as `verify --json` writes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Compared {
     pub(super) table: String,
     pub(super) rows: u64,
-    /// Rows that one side has and the other has not.
     pub(super) differences: u64,
 }
 
-/// Compares every table. Nothing writes to the source meanwhile.
-pub(super) async fn compare(stage: &Arc<Stage>) -> Result<Vec<Compared>, Failure> {
-    let mut compared = Vec::with_capacity(TABLES.len());
-    for table in TABLES {
-        let rows = stage
-            .work("comparing", move |stage| {
-                let sql = format!("SELECT t::text FROM public.{table} t ORDER BY 1");
-                std::thread::scope(|scope| {
-                    let target = scope.spawn(|| stage.target.psql(DATABASE, &sql));
-                    let source = stage.source.psql(DATABASE, &sql)?;
-                    Ok((source, target.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?))
-                })
-            })
-            .await?;
-        let (source, target): (Vec<&str>, Vec<&str>) = (rows.0.lines().collect(), rows.1.lines().collect());
-        compared.push(Compared {
-            table: format!("public.{table}"),
-            rows: source.len() as u64,
-            differences: differences(&source, &target),
-        });
+/// Compares every table.
+pub(super) async fn compare(home: &Home) -> Result<Vec<Compared>, Failure> {
+    let mut command = repcloud(home)?;
+    command.args(["verify", "--source", "shop", "--json"]);
+    let output = timeout(LIMIT, command.output()).await;
+    let output =
+        output.context("the comparison did not end in time")?.context("cannot start `repcloud verify`")?;
+    // 1 is said with every line that tells of a difference, and also without any when it could not compare.
+    let compared = read(&String::from_utf8_lossy(&output.stdout))?;
+    let unexplained = !output.status.success() && compared.iter().all(|table| table.differences == 0);
+    if unexplained || compared.len() != TABLES.len() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(anyhow!("`repcloud verify` failed ({}): {}", output.status, text.trim_end()).into());
     }
     Ok(compared)
 }
 
-/// How many elements of two sorted lists have no partner in the other.
-fn differences(left: &[&str], right: &[&str]) -> u64 {
-    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
-    let mut count = 0;
-    loop {
-        match (left.peek(), right.peek()) {
-            (None, None) => return count,
-            (Some(a), Some(b)) if a == b => {
-                left.next();
-                right.next();
-            }
-            (Some(a), Some(b)) if a > b => {
-                right.next();
-                count += 1;
-            }
-            (None, Some(_)) => {
-                right.next();
-                count += 1;
-            }
-            (Some(_), _) => {
-                left.next();
-                count += 1;
-            }
-        }
-    }
+fn read(lines: &str) -> Result<Vec<Compared>, Failure> {
+    let read = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+    Ok(read.context("what `repcloud verify --json` wrote cannot be read")?)
 }
 
 #[cfg(test)]
@@ -72,11 +48,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_without_a_partner_is_a_difference() {
-        assert_eq!(differences(&["a", "b", "b"], &["a", "b", "b"]), 0);
-        assert_eq!(differences(&["a", "b", "d"], &["a", "c", "d"]), 2);
-        assert_eq!(differences(&["a"], &[]), 1);
-        assert_eq!(differences(&[], &["a", "b"]), 2);
-        assert_eq!(differences(&["a", "a"], &["a"]), 1);
+    fn the_lines_of_verify_are_read() {
+        let line = r#"{"table":"public.a","rows":7,"differences":1,"seconds":0.1}"#;
+        let compared = read(&format!("{line}\n{line}\n")).unwrap();
+        assert_eq!(compared.len(), 2);
+        assert_eq!((compared[0].rows, compared[0].differences), (7, 1));
+        assert!(read("no").is_err());
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn run(voice: &Narrator, args: &DemoArgs) -> Result<Exit, Failu
     )?;
     let (stage, home) = open(voice, args).await?;
     let transactions = play(voice, args, &stage, &home).await?;
-    close(voice, stage, transactions).await
+    close(voice, stage, &home, transactions).await
 }
 
 /// Servers, tables, a configuration.
@@ -105,9 +105,9 @@ async fn play(voice: &Narrator, args: &DemoArgs, stage: &Arc<Stage>, home: &Home
 }
 
 /// The comparison, and the removal of everything.
-async fn close(voice: &Narrator, stage: Arc<Stage>, transactions: u64) -> Result<Exit, Failure> {
-    voice.step(9, "Source and target are compared, row by row")?;
-    let compared = compare(&stage).await?;
+async fn close(voice: &Narrator, stage: Arc<Stage>, home: &Home, transactions: u64) -> Result<Exit, Failure> {
+    voice.step(9, "`repcloud verify --source shop`: source and target are compared, row by row")?;
+    let compared = compare(home).await?;
     for table in &compared {
         voice.note(&format!(
             "{:<26}{:>12} rows, {} differences",
