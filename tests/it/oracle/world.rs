@@ -68,8 +68,19 @@ impl<'p> World<'p> {
         }
         let program = Repcloud::new(&configuration(pair, &app, &tables));
         let conninfo = pair.source.conninfo(&app);
-        let world =
-            World { conninfo, tables, source, native, ours, program, running: None, seed, snapshot: String::new(), copied_by: String::new(), _pair: pair };
+        let world = World {
+            conninfo,
+            tables,
+            source,
+            native,
+            ours,
+            program,
+            running: None,
+            seed,
+            snapshot: String::new(),
+            copied_by: String::new(),
+            _pair: pair,
+        };
         world.subscribe().await;
         world
     }
