@@ -4,10 +4,10 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak bench clean
+.PHONY: help build demo test soak bench bench-peers clean
 
 help: ## Lists what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The release binary, target/release/repcloud
 	@scripts/install-needs.sh build
@@ -29,6 +29,10 @@ soak: ## The scaled tests at full size: many seeds, many kills, big tables
 bench: ## Benchmarks with criterion; reports in target/criterion
 	@scripts/install-needs.sh build servers
 	cargo bench --locked
+
+bench-peers: ## Side by side with pg_recvlogical and a subscription, into benches/README.md; ARGS=--quick for a trial
+	@scripts/install-needs.sh build servers
+	cargo bench --locked --bench peers -- $(ARGS)
 
 clean: ## Removes what was built
 	cargo clean

@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
-use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::checkpoint::CheckpointWriter;
 use crate::apply::error::ApplyError;
+use crate::apply::flusher::Flusher;
 use crate::apply::group::{Closing, PlannedGroup};
 use crate::apply::plan::{Group, PlanOptions, plan};
 use crate::apply::progress::Progress;
@@ -20,7 +21,7 @@ use crate::apply::route::Bindings;
 use crate::apply::serial::{self, Careful};
 use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
 use crate::model::{Lsn, PgTimestamp};
-use crate::pg::{PgError, Session};
+use crate::pg::Session;
 
 /// Times and the like.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct ApplyOptions {
     pub flush_limit: Duration,
     /// A position at or beyond this one is written at once.
     pub until: Option<Lsn>,
+    /// Likewise for this one, which changes while the applier runs; 0/0: none.
+    pub wanted: watch::Receiver<Lsn>,
     /// Transactions to leave out, by the start of their commit record.
     pub skips: HashSet<Lsn>,
 }
@@ -44,6 +47,7 @@ impl Default for ApplyOptions {
             idle_every: Duration::from_secs(10),
             flush_limit: Duration::from_secs(60),
             until: None,
+            wanted: watch::channel(Lsn::INVALID).1,
             skips: HashSet::new(),
         }
     }
@@ -66,17 +70,24 @@ pub struct ApplyReport {
 
 /// Progress shared by the writing loop and the flushing loop.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     progress: Mutex<Progress>,
     report: watch::Sender<ApplyReport>,
+    /// The end is reached: the flusher need not wait for its time.
+    hurry: Notify,
 }
 
 impl Shared {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    /// Waits until the flusher need not wait for its time.
+    pub(super) async fn hurry(&self) {
+        self.hurry.notified().await;
+    }
+
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, change: impl FnOnce(&mut ApplyReport)) {
+    pub(super) fn publish(&self, change: impl FnOnce(&mut ApplyReport)) {
         let progress = *self.progress();
         self.report.send_modify(|report| {
             report.applied = progress.applied();
@@ -123,16 +134,6 @@ pub struct Applier {
 /// See [`Applier::check_deferred`].
 const CHECK_DEFERRED: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
-/// The loop that makes commits durable; runs beside [`Applier::run`], on a session of its own.
-#[derive(Debug)]
-pub struct Flusher {
-    session: Session,
-    key: checkpoint::StreamKey,
-    every: Duration,
-    limit: Duration,
-    shared: Arc<Shared>,
-}
-
 impl Applier {
     /// `progress` is what the checkpoint and the slot said. The flusher's session must commit synchronously.
     pub fn new(
@@ -145,7 +146,7 @@ impl Applier {
         let start =
             ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
         let (report, receiver) = watch::channel(start);
-        let shared = Arc::new(Shared { progress: Mutex::new(progress), report });
+        let shared = Arc::new(Shared { progress: Mutex::new(progress), report, hurry: Notify::new() });
         let flusher = Flusher {
             session: flush_session,
             key: writer.key().clone(),
@@ -202,11 +203,16 @@ impl Applier {
             let Some(unwritten) = self.unwritten.filter(|_| !self.holds_fragment) else {
                 return Ok(groups.recv().await);
             };
-            let hurry = self.urgent || self.options.until.is_some_and(|until| unwritten.position >= until);
+            let wanted = *self.options.wanted.borrow_and_update();
+            let hurry = self.urgent
+                || self.options.until.is_some_and(|until| unwritten.position >= until)
+                || (unwritten.position >= wanted && self.shared.progress().applied() < wanted);
             let due = if hurry { Instant::now() } else { self.last_write + self.options.idle_every };
-            match timeout_at(due, groups.recv()).await {
-                Ok(group) => return Ok(group),
-                Err(_) => self.write_position().await?,
+            tokio::select! {
+                biased;
+                group = groups.recv() => return Ok(group),
+                () = sleep_until(due) => self.write_position().await?,
+                Ok(()) = self.options.wanted.changed() => {}
             }
         }
     }
@@ -426,6 +432,9 @@ impl Applier {
             self.session.routes().count(&std::mem::take(&mut self.pending_counts));
             self.last_write = Instant::now();
             self.shared.progress().committed(closing.position);
+            if self.options.until.is_some_and(|until| closing.position >= until) {
+                self.shared.hurry.notify_one();
+            }
             self.shared.publish(|report| {
                 report.changes += changes;
                 report.commit_time = closing.commit_time.or(report.commit_time);
@@ -478,30 +487,5 @@ fn merge(earlier: Option<Closing>, later: Option<Closing>) -> Option<Closing> {
             commit_time: b.commit_time.or(a.commit_time),
         }),
         (a, b) => b.or(a),
-    }
-}
-
-impl Flusher {
-    /// Runs until the applier is gone (its report has no reader is not enough: `stop` tells).
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), ApplyError> {
-        loop {
-            let stopping = tokio::time::timeout(self.every, stop.wait_for(|s| *s)).await.map(|_| ()).is_ok();
-            let flush = self.shared.progress().start_flush();
-            if let Some(flush) = flush {
-                let work = checkpoint::flush(self.session.client(), &self.key);
-                match tokio::time::timeout(self.limit, work).await {
-                    Ok(result) => result?,
-                    Err(_) => {
-                        let during = "waiting for the target to make a commit durable (a synchronous standby that is away?)";
-                        return Err(PgError::Timeout { during: during.into(), limit: self.limit }.into());
-                    }
-                }
-                self.shared.progress().finish_flush(flush);
-                self.shared.publish(|_| {});
-            }
-            if stopping {
-                return Ok(());
-            }
-        }
     }
 }

@@ -1,5 +1,8 @@
 //! The state of a stream in its target: schema `repcloud`. The only writer of position rows.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_postgres::types::{PgLsn, Type};
 use tokio_postgres::{Client, Statement};
 
@@ -175,15 +178,16 @@ pub async fn record_system(
     Ok(())
 }
 
-/// Takes the stream over: every commit of an earlier owner fails from here on. Returns our generation.
-pub async fn take_over(client: &Client, key: &StreamKey) -> Result<i64, StateError> {
+/// Takes the stream over: every commit of an earlier owner fails from here on. Returns our generation, and the position
+/// as no earlier owner can move it any more.
+pub async fn take_over(client: &Client, key: &StreamKey) -> Result<(i64, Lsn), StateError> {
     let row = client
         .query_one(
-            "UPDATE repcloud.checkpoint SET generation = generation + 1 WHERE source = $1 AND target = $2 RETURNING generation",
+            "UPDATE repcloud.checkpoint SET generation = generation + 1 WHERE source = $1 AND target = $2 RETURNING generation, applied_lsn",
             &[&key.source, &key.target],
         )
         .await?;
-    Ok(row.try_get(0)?)
+    Ok((row.try_get(0)?, Lsn(u64::from(row.try_get::<_, PgLsn>(1)?))))
 }
 
 /// True when no other live process holds the stream; the lock lasts as long as the session.
@@ -195,6 +199,39 @@ pub async fn try_lock(client: &Client, key: &StreamKey) -> Result<bool, StateErr
         )
         .await?;
     Ok(row.try_get(0)?)
+}
+
+/// The first key of the advisory lock that sessions writing for a stream share.
+const WRITERS: i32 = 7_300_103;
+
+/// Marks `session` as one that writes for the stream, for as long as it lasts: [`end_writers`] finds it.
+pub async fn mark_writer(session: &Client, key: &StreamKey) -> Result<(), PgError> {
+    let lock = "SELECT pg_catalog.pg_advisory_lock_shared($1, pg_catalog.hashtext($2 || '__' || $3))";
+    session.execute(lock, &[&WRITERS, &key.source, &key.target]).await?;
+    Ok(())
+}
+
+/// Ends the writing sessions that an earlier owner of the stream left, and waits until they are gone; to be called by
+/// the holder of the stream's lock, before the position is read.
+///
+/// A process that was killed leaves sessions whose server has not noticed, with a statement that still runs or waits; a
+/// frozen one leaves an open transaction. Their locks would hold us up, and a COMMIT that is still under way would move
+/// the position after we have read it.
+pub async fn end_writers(client: &Client, key: &StreamKey) -> Result<(), StateError> {
+    const LIMIT: Duration = Duration::from_secs(20);
+    const PAUSE: Duration = Duration::from_millis(20);
+    let sql = "SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_locks \
+               WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
+               AND classid = $1::int4::int8::oid AND objid::int8 = pg_catalog.hashtext($2 || '__' || $3)::int8 & 4294967295 \
+               AND objsubid = 2 AND pid <> pg_catalog.pg_backend_pid()";
+    let gone = async {
+        while client.query_one(sql, &[&WRITERS, &key.source, &key.target]).await?.try_get::<_, i64>(0)? > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    };
+    let during = "waiting for the end of sessions that an earlier process of this stream left";
+    timeout(LIMIT, gone).await.unwrap_or_else(|_| Err(PgError::timeout(during, LIMIT).into()))
 }
 
 /// Forgets the stream's position, so that it begins anew with a new slot.
@@ -331,6 +368,34 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
                 &record.rows_total,
                 &record.error,
             ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The leaves of a partitioned source table when its rows were copied, by target table. Tables without are left out.
+pub async fn read_leaves(client: &Client, key: &StreamKey) -> Result<Vec<(String, Vec<String>)>, StateError> {
+    let rows = client
+        .query(
+            "SELECT target_table, known_leaves FROM repcloud.table_state \
+             WHERE source = $1 AND target = $2 AND state = 'streaming' AND known_leaves IS NOT NULL",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Records them, or that the source table has none.
+pub async fn write_leaves(
+    client: &Client,
+    key: &StreamKey,
+    target_table: &TableName,
+    leaves: Option<&[String]>,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "UPDATE repcloud.table_state SET known_leaves = $4 WHERE source = $1 AND target = $2 AND target_table = $3",
+            &[&key.source, &key.target, &target_table.to_string(), &leaves],
         )
         .await?;
     Ok(())

@@ -25,6 +25,8 @@ CREATE TABLE repcloud.durability (
     source     text        NOT NULL,
     target     text        NOT NULL,
     flushed_at timestamptz NOT NULL DEFAULT now(),
+    -- Somebody (verify) waits for the position to reach this one.
+    wanted_lsn pg_lsn      NOT NULL DEFAULT '0/0',
     PRIMARY KEY (source, target)
 ) WITH (fillfactor = 20);
 
@@ -39,6 +41,7 @@ CREATE TABLE repcloud.table_state (
     copied_at_lsn pg_lsn      NOT NULL DEFAULT '0/0',
     made_by_us    boolean     NOT NULL DEFAULT false,
     known_columns jsonb,
+    known_leaves  text[], -- of a partitioned source table, when the rows were copied
     rows_copied   bigint      NOT NULL DEFAULT 0,
     rows_total    bigint      NOT NULL DEFAULT 0,
     changes       bigint      NOT NULL DEFAULT 0,

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
 
 use crate::apply::checkpoint::{StateError, StreamKey};
+use crate::model::Lsn;
 
 /// Rows of `repcloud.conflict` by target table.
 pub async fn conflict_counts(client: &Client, key: &StreamKey) -> Result<HashMap<String, u64>, StateError> {
@@ -47,6 +49,20 @@ pub async fn lock_holder(client: &Client, key: &StreamKey) -> Result<Option<Stri
         )
         .await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// The position somebody waits for; `None` while nobody has asked for any, or before the stream has begun.
+pub async fn wanted_position(client: &Client, key: &StreamKey) -> Result<Option<Lsn>, StateError> {
+    let sql = "SELECT wanted_lsn FROM repcloud.durability WHERE source = $1 AND target = $2";
+    let row = client.query_opt(sql, &[&key.source, &key.target]).await?;
+    Ok(row.map(|row| row.try_get::<_, PgLsn>(0)).transpose()?.map(|lsn| Lsn(u64::from(lsn))))
+}
+
+/// Asks the running stream not to wait with writing its position once it has received everything before `lsn`.
+pub async fn want_position(client: &Client, key: &StreamKey, lsn: Lsn) -> Result<(), StateError> {
+    let sql = "UPDATE repcloud.durability SET wanted_lsn = $3 WHERE source = $1 AND target = $2 AND wanted_lsn < $3";
+    client.execute(sql, &[&key.source, &key.target, &PgLsn::from(lsn.0)]).await?;
+    Ok(())
 }
 
 /// The sources whose streams into `target` know this target table.

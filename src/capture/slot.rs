@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::capture::assemble::{AssembleError, AssembleOptions, Assembler};
 use crate::decode::DecodeError;
@@ -92,6 +92,8 @@ pub struct SlotReader {
     told: Positions,
     /// The server waits for a confirmation (it shuts down, or doubts that we live).
     urgent: bool,
+    /// When reading last rested: the socket was not looked at until then.
+    rested: Instant,
 }
 
 impl SlotReader {
@@ -112,6 +114,7 @@ impl SlotReader {
             written,
             told: Positions::default(),
             urgent: false,
+            rested: Instant::now(),
         }
     }
 
@@ -120,8 +123,8 @@ impl SlotReader {
         self.shown.clone()
     }
 
-    /// Runs until `stop` turns true (the last positions are then confirmed and the stream is ended in order), or an
-    /// error. Batches go to `out`; when it is full, reading rests and signs of life go on.
+    /// Runs until `stop` turns true (the last positions are then confirmed and the stream is ended, in order unless a
+    /// transaction is half read), or an error. Batches go to `out`; when it is full, reading rests and signs of life go on.
     pub async fn run(
         mut self,
         out: mpsc::Sender<TxnBatch>,
@@ -160,6 +163,10 @@ impl SlotReader {
             }
         }
         self.tell(false).await?;
+        if self.assembler.in_transaction() {
+            // The server would send all the rest of it before it ends the stream; closing the connection is quicker.
+            return Ok(());
+        }
         self.stream.finish().await?;
         Ok(())
     }
@@ -200,6 +207,9 @@ impl SlotReader {
     }
 
     fn batch(&mut self) -> TxnBatch {
+        if self.assembler.is_full() {
+            self.rested = Instant::now();
+        }
         let mut batch = self.assembler.take();
         batch.urgent = std::mem::take(&mut self.urgent);
         batch
@@ -214,11 +224,11 @@ impl SlotReader {
 
     /// A status update; asks for an answer when the server has been silent for half of the limit.
     async fn sign_of_life(&mut self) -> Result<(), CaptureError> {
-        let silent = self.stream.last_received().elapsed();
         // While reading rests the socket is not looked at, and silence says nothing.
         if self.assembler.is_full() {
             return self.tell(false).await;
         }
+        let silent = self.stream.last_received().max(self.rested).elapsed();
         if silent > self.options.silence_limit {
             return Err(PgError::Timeout {
                 during: format!(

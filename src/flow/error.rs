@@ -12,6 +12,7 @@ use crate::flow::start::StopReason;
 use crate::flow::work::TargetFinding;
 use crate::model::RetryAdvice;
 use crate::pg::PgError;
+use crate::verify::VerifyError;
 
 /// Why a stream's run ended.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,9 @@ pub enum FlowError {
     /// Writing.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// A comparison.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A task of ours ended in a way it never should.
     #[error("internal error: {0}")]
     Internal(String),

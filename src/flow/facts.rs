@@ -95,7 +95,7 @@ pub(crate) async fn source_end(source: &Session) -> Result<Lsn, FlowError> {
 }
 
 /// The insert position skips a fresh page's header; what is sent ends before it until something is written there.
-fn past_page_header(lsn: Lsn) -> Lsn {
+pub(crate) fn past_page_header(lsn: Lsn) -> Lsn {
     const PAGE: u64 = 8192;
     /// A segment's first page has the long header (`SizeOfXLogLongPHD`).
     const LONGEST_HEADER: u64 = 40;

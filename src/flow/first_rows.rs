@@ -15,11 +15,13 @@ use crate::copy::chunk::{PageRange, split};
 use crate::copy::format::choose_format;
 use crate::copy::target::{self, analyze, build_indexes, empty_table, prepare_table};
 use crate::copy::worker::{CopySpec, copy_chunk, read_heap};
+use crate::flow::copy_order;
 use crate::flow::error::FlowError;
+use crate::flow::facts;
+use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
-use crate::flow::prepare::new_record;
 use crate::flow::status::Board;
-use crate::flow::work::TableWork;
+use crate::flow::work::{TableWork, new_record};
 use crate::model::{Events, Lsn, TableName};
 use crate::pg::{self, ConnectOptions, Session};
 
@@ -63,6 +65,7 @@ pub(crate) async fn begin(
     let mut record = new_record(work, TableState::Copying, at);
     record.made_by_us = existing.is_none() || before.is_some_and(|b| b.made_by_us);
     checkpoint::write_table(target, key, &record).await?;
+    leaves::record(target, key, work).await?;
     match existing {
         None => {
             let ddl = ddl(source, work).await?;
@@ -132,8 +135,35 @@ impl FirstRows {
         self.holder.close().await.map_err(FlowError::Source)
     }
 
-    /// Copies the rows of `work`, builds the indexes and marks each table as it is finished.
+    /// Copies the rows of `work`, builds the indexes and marks each table as it is finished. Where foreign keys stay awake,
+    /// a table waits for those that it refers to.
     pub(crate) async fn copy(
+        &self,
+        options: &StreamOptions,
+        target: &Session,
+        work: &[&TableWork],
+        events: &Events,
+        board: &Board,
+    ) -> Result<(), FlowError> {
+        if facts::may_use_replica_role(target).await? {
+            return self.copy_wave(options, target, work, events, board).await;
+        }
+        let mut references = Vec::with_capacity(work.len());
+        for work in work {
+            let definition = read_table(target, &work.target).await?;
+            let constraints = definition.map(|d| d.constraints).unwrap_or_default();
+            references
+                .push((work.target.clone(), constraints.into_iter().filter_map(|c| c.references).collect()));
+        }
+        for wave in copy_order::waves(&references) {
+            let tables: Vec<&TableWork> = wave.iter().map(|&index| work[index]).collect();
+            self.copy_wave(options, target, &tables, events, board).await?;
+        }
+        Ok(())
+    }
+
+    /// Tables side by side, in any order.
+    async fn copy_wave(
         &self,
         options: &StreamOptions,
         target: &Session,
@@ -245,6 +275,7 @@ impl Copy<'_> {
         }
         let source = pg::connect(&self.options.source).await.map_err(FlowError::Source)?;
         let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
+        checkpoint::mark_writer(&target, &self.options.key).await.map_err(FlowError::Target)?;
         let settings = "SET synchronous_commit = off; SET session_replication_role = replica";
         if target.batch_execute(settings).await.is_err() {
             // Without the right to it, triggers fire; pre-flight has refused tables where that matters.
@@ -278,6 +309,7 @@ impl Copy<'_> {
         let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
         target.batch_execute("SET synchronous_commit = on").await.map_err(failed)?;
         let key = &self.options.key;
+        checkpoint::mark_writer(&target, key).await.map_err(FlowError::Target)?;
         let name = table.work.target.to_string();
         let records = checkpoint::read_tables(&target, key).await?;
         let Some(mut record) = records.into_iter().find(|r| r.target_table == name) else {

@@ -5,15 +5,20 @@
 //! does to a stream from outside.
 
 mod clock;
+pub mod compare;
+mod copy_order;
 pub mod drop_table;
 pub mod error;
 mod facts;
 mod first_rows;
+mod hold;
+mod leaves;
 mod monitor;
 pub mod options;
-mod planner;
+pub mod planner;
 mod prepare;
 pub mod reset;
+mod resolve;
 pub mod skip_txn;
 pub mod start;
 pub mod status;

@@ -15,7 +15,7 @@ use crate::model::TxnBatch;
 ///
 /// A group is begun when the applier has room for it and closed as soon as no input waits, so groups are small while
 /// the stream keeps up and grow when it does not.
-pub(crate) async fn run(
+pub async fn run(
     routes: Arc<RouteTable>,
     limits: GroupLimits,
     options: PlanOptions,

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
+use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
-use crate::apply::state_read;
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableKind, list_tables, read_table};
@@ -15,9 +14,11 @@ use crate::copy::target::rows_exist;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::hold::hold_stream_again;
+use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
-use crate::flow::work::{self, TableWork};
+use crate::flow::work::{self, TableWork, new_record};
 use crate::model::{Events, Lsn, TableName, TablePattern};
 use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
 use crate::pg::{PgError, Session};
@@ -110,10 +111,12 @@ impl<'a> Preparation<'a> {
         Ok(this)
     }
 
-    /// Steps until the stream can begin.
-    pub(crate) async fn run(mut self) -> Result<(Ready, ReplicationClient), FlowError> {
+    /// Steps until the stream can begin. `owned`: the generation as which this process streamed before it lost a
+    /// connection.
+    pub(crate) async fn run(mut self, owned: Option<i64>) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        hold_stream(self.target, &self.options.key).await?;
+        hold_stream_again(self.target, &self.options.key, owned).await?;
+        leaves::check(self.target, &self.options.key, &self.work).await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -123,7 +126,7 @@ impl<'a> Preparation<'a> {
                         checkpoint::record_system(self.target, key, &self.system.system_id, timeline).await?;
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
-                    let generation = checkpoint::take_over(self.target, &self.options.key).await?;
+                    let (generation, from) = self.take_over(from).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
@@ -144,6 +147,15 @@ impl<'a> Preparation<'a> {
         }
     }
 
+    /// The generation, and the position as it stands now that nobody else can move it.
+    async fn take_over(&self, decided: Lsn) -> Result<(i64, Lsn), FlowError> {
+        let (generation, from) = checkpoint::take_over(self.target, &self.options.key).await?;
+        if from < decided {
+            return Err(FlowError::Internal(format!("the position went back from {decided} to {from}")));
+        }
+        Ok((generation, from))
+    }
+
     async fn perform(&mut self, step: Step) -> Result<(), FlowError> {
         let key = self.options.key.clone();
         match step {
@@ -158,8 +170,12 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                let name =
-                    format!("{}_copy", self.options.default_name().chars().take(58).collect::<String>());
+                // A process that was killed while its own was made may have left it until the source notices.
+                let name = format!(
+                    "{}_{}",
+                    self.options.default_name().chars().take(48).collect::<String>(),
+                    std::process::id()
+                );
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {
@@ -177,8 +193,10 @@ impl<'a> Preparation<'a> {
                 self.begun.clear();
             }
             Step::Adopt { table } => {
-                let record = new_record(self.work_of(&table)?, TableState::Streaming, Lsn::INVALID);
+                let work = self.work_of(&table)?;
+                let record = new_record(work, TableState::Streaming, Lsn::INVALID);
                 checkpoint::write_table(self.target, &key, &record).await?;
+                leaves::record(self.target, &key, work).await?;
             }
             Step::ReleaseSnapshot => {
                 if let Some(snapshot) = self.snapshot.take() {
@@ -309,12 +327,17 @@ impl<'a> Preparation<'a> {
     /// Checks target tables that exist; those that are missing will be made.
     async fn check_targets(&self) -> Result<(), FlowError> {
         let mut findings = Vec::new();
+        let records = match checkpoint::schema_version(self.target).await? {
+            Some(_) => checkpoint::read_tables(self.target, &self.options.key).await?,
+            None => Vec::new(),
+        };
         for work in &self.work {
+            let name = work.target.to_string();
+            let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
                 Some(target) => {
-                    findings.extend(
-                        work::route(work, &target, None, self.replica_role).err().unwrap_or_default(),
-                    );
+                    let found = work::route(work, &target, record, self.replica_role);
+                    findings.extend(found.err().unwrap_or_default());
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -470,34 +493,6 @@ impl<'a> Preparation<'a> {
     }
 }
 
-/// Takes the stream's lock, or says who has it.
-pub(crate) async fn hold_stream(target: &Session, key: &StreamKey) -> Result<(), FlowError> {
-    if checkpoint::try_lock(target, key).await? {
-        return Ok(());
-    }
-    Err(FlowError::Running {
-        source_name: key.source.clone(),
-        target_name: key.target.clone(),
-        holder: state_read::lock_holder(target, key).await?,
-    })
-}
-
 fn join(findings: &[publish::Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// A table's first row in `repcloud.table_state`.
-pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) -> TableRecord {
-    TableRecord {
-        target_table: work.target.to_string(),
-        source_table: work.source.name.to_string(),
-        mode: work.mode().to_owned(),
-        state,
-        copied_at,
-        made_by_us: false,
-        known_columns: Some(work.fingerprint()),
-        rows_copied: 0,
-        rows_total: work.rows_estimate(),
-        error: None,
-    }
 }

@@ -3,14 +3,15 @@
 
 use crate::apply::checkpoint::{self, Checkpoint, StateError, TableRecord, TableState};
 use crate::capture::setup;
-use crate::catalog::{list_tables, read_table};
+use crate::catalog::read_table;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
+use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
-use crate::flow::prepare::hold_stream;
+use crate::flow::resolve::{Configured, configured};
 use crate::flow::start::{SlotFacts, StopReason, SystemFacts};
 use crate::flow::stream::{connect_source, connect_target};
-use crate::model::{Events, Lsn, TableName, TablePattern};
+use crate::model::{Events, Lsn, TableName};
 use crate::pg::Session;
 use crate::pg::replication::ReplicationClient;
 
@@ -97,7 +98,8 @@ impl<'a> Reset<'a> {
     async fn affected(&self) -> Result<Vec<Affected>, FlowError> {
         let records = checkpoint::read_tables(&self.target, &self.options.key).await?;
         let mut tables = Vec::new();
-        for (source, target, mode) in self.configured().await? {
+        for Configured { source, target, entry } in configured(&self.source, self.options).await? {
+            let mode = entry.mode();
             let wanted = match self.scope {
                 Scope::All => true,
                 Scope::Tables(names) => names.contains(&source) || names.contains(&target),
@@ -108,28 +110,6 @@ impl<'a> Reset<'a> {
             let name = target.to_string();
             let record = records.iter().find(|r| r.target_table == name).cloned();
             tables.push(Affected { target, source, mode, record });
-        }
-        Ok(tables)
-    }
-
-    /// `(source, target, mode)` of every entry, schemas resolved on the source.
-    async fn configured(&self) -> Result<Vec<(TableName, TableName, &'static str)>, FlowError> {
-        let mut tables: Vec<(TableName, TableName, &'static str)> = Vec::new();
-        for entry in &self.options.entries {
-            for pattern in &entry.tables {
-                let names = match pattern {
-                    TablePattern::Table(name) => vec![name.clone()],
-                    TablePattern::Schema(schema) => {
-                        list_tables(&self.source, schema).await?.into_iter().map(|(name, _)| name).collect()
-                    }
-                };
-                for name in names {
-                    let target = entry.target_table.clone().unwrap_or_else(|| name.clone());
-                    if !tables.iter().any(|(_, known, _)| *known == target) {
-                        tables.push((name, target, entry.mode()));
-                    }
-                }
-            }
         }
         Ok(tables)
     }

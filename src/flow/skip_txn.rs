@@ -3,8 +3,8 @@
 use crate::apply::{checkpoint, skip};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
+use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
-use crate::flow::prepare::hold_stream;
 use crate::flow::stream::{connect_source, connect_target};
 use crate::model::Lsn;
 

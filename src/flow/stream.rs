@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::apply::checkpoint::CheckpointWriter;
+use crate::apply::checkpoint::{self, CheckpointWriter};
 use crate::apply::group::GroupLimits;
 use crate::apply::plan::PlanOptions;
 use crate::apply::progress::Progress;
@@ -60,12 +60,16 @@ pub async fn run(
     };
     let mut pause = FIRST_PAUSE;
     let mut failing_since: Option<Instant> = None;
+    let mut owned = None;
     let mut applied_before = board.view().applied_lsn;
     loop {
-        let error = match run_once(options, until, &mut target_position, events, board, stop.clone()).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
+        let error =
+            match run_once(options, until, &mut target_position, &mut owned, events, board, stop.clone())
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
         if *stop.borrow() {
             return Ok(());
         }
@@ -105,6 +109,7 @@ async fn run_once(
     options: &StreamOptions,
     until: Until,
     target_position: &mut Option<Lsn>,
+    owned: &mut Option<i64>,
     events: &Events,
     board: &Board,
     stop: watch::Receiver<bool>,
@@ -116,12 +121,14 @@ async fn run_once(
     }
     board.update(|v| v.state = StreamState::Copying);
     let mut stopping = stop.clone();
-    let preparation = async { Preparation::new(options, &source, &target, events, board).await?.run().await };
+    let preparation =
+        async { Preparation::new(options, &source, &target, events, board).await?.run(*owned).await };
     let (ready, replication) = tokio::select! {
         biased;
         () = stopped(&mut stopping) => return Ok(()),
         result = preparation => result?,
     };
+    *owned = Some(ready.generation);
     Running { options, until: *target_position, events, board }
         .stream(ready, replication, source, target, stop)
         .await
@@ -141,40 +148,22 @@ impl Running<'_> {
         replication: ReplicationClient,
         source: Session,
         target: Session,
-        stop: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
     ) -> Result<(), FlowError> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
         let skips = self.skips(&target).await?;
+        let any_skips = !skips.is_empty();
+        let (wanted_in, wanted) = watch::channel(Lsn::INVALID);
+        let asked = ApplyOptions { until: self.until, wanted, skips, ..ApplyOptions::default() };
         let (applier, flusher, report) =
-            self.applier(&routes, ready.replica_role, ready.generation, progress, skips.clone()).await?;
-        let status_every = self.status_interval(&source).await?;
-        let plugin = plugin_options(&ready.publications);
-        let slot = self.options.slot();
-        let stream =
-            replication.start_replication(&slot, ready.from, &plugin).await.map_err(FlowError::Source)?;
-        self.events.info(format!("streaming from slot \"{slot}\" at {}", ready.from));
-        self.board.update(|v| {
-            v.state = StreamState::CatchingUp;
-            v.error = None;
-            v.applied_lsn = v.applied_lsn.max(ready.from);
-        });
+            self.applier(&routes, ready.replica_role, ready.generation, progress, asked).await?;
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
+        let reader = self.reader(&source, replication, ready.from, &ready.publications, written).await?;
         let (batches_in, batches) = mpsc::channel::<TxnBatch>(4);
         let (groups_in, groups) = mpsc::channel(1);
         let (halt_in, halt) = watch::channel(false);
-        let reader = SlotReader::new(
-            stream,
-            SlotOptions {
-                from: ready.from,
-                batch_changes: 2_500,
-                batch_bytes: 1 << 20,
-                status_every,
-                silence_limit: status_every * 12,
-            },
-            written,
-        );
         let watched = Watched::new(reader.received(), routes.clone(), self.board);
         let monitor = Monitor {
             options: self.options,
@@ -184,7 +173,8 @@ impl Running<'_> {
             target: &target,
             watched,
             shapes: ready.shapes,
-            skips: !skips.is_empty(),
+            wanted: wanted_in,
+            skips: any_skips,
             work: &ready.work,
             until: self.until,
         };
@@ -201,7 +191,6 @@ impl Running<'_> {
         tasks.spawn(async move { Ok(flusher.run(halt).await?) });
         let relay = relay(report.clone(), written_in);
         let watching = monitor.run(report);
-        let mut stop = stop;
         let lost_lock = target.ended();
         let outcome = tokio::select! {
             biased;
@@ -222,6 +211,35 @@ impl Running<'_> {
         }
     }
 
+    /// Starts the replication stream at `from`.
+    async fn reader(
+        &self,
+        source: &Session,
+        replication: ReplicationClient,
+        from: Lsn,
+        publications: &[String],
+        written: watch::Receiver<Written>,
+    ) -> Result<SlotReader, FlowError> {
+        let status_every = self.status_interval(source).await?;
+        let slot = self.options.slot();
+        let plugin = plugin_options(publications);
+        let stream = replication.start_replication(&slot, from, &plugin).await.map_err(FlowError::Source)?;
+        self.events.info(format!("streaming from slot \"{slot}\" at {from}"));
+        self.board.update(|v| {
+            v.state = StreamState::CatchingUp;
+            v.error = None;
+            v.applied_lsn = v.applied_lsn.max(from);
+        });
+        let options = SlotOptions {
+            from,
+            batch_changes: 2_500,
+            batch_bytes: 1 << 20,
+            status_every,
+            silence_limit: status_every * 12,
+        };
+        Ok(SlotReader::new(stream, options, written))
+    }
+
     /// The transactions to leave out; a request that came too late is told and removed.
     async fn skips(&self, target: &Session) -> Result<HashSet<Lsn>, FlowError> {
         let key = &self.options.key;
@@ -235,17 +253,17 @@ impl Running<'_> {
         replica_role: bool,
         generation: i64,
         progress: Progress,
-        skips: HashSet<Lsn>,
+        options: ApplyOptions,
     ) -> Result<(Applier, crate::apply::Flusher, watch::Receiver<ApplyReport>), FlowError> {
         let key = &self.options.key;
         let session = connect_target(self.options).await?;
+        checkpoint::mark_writer(&session, key).await.map_err(FlowError::Target)?;
         let session =
             TargetSession::new(session, routes.clone(), replica_role).await.map_err(FlowError::Target)?;
         let writer = CheckpointWriter::new(session.session(), key.clone(), generation)
             .await
             .map_err(FlowError::Target)?;
         let flush_session = connect_target(self.options).await?;
-        let options = ApplyOptions { until: self.until, skips, ..ApplyOptions::default() };
         Ok(Applier::new(session, flush_session, writer, progress, options))
     }
 

@@ -1,6 +1,6 @@
 //! From table definitions and options to routes, and what stands in the way on the target. Pure.
 
-use crate::apply::checkpoint::TableRecord;
+use crate::apply::checkpoint::{TableRecord, TableState};
 use crate::apply::route::{Delivery, Route, ShapeFingerprint};
 use crate::catalog::{ColumnDef, IdentityKind, TableDef, TableKind};
 use crate::flow::options::EntryOptions;
@@ -26,6 +26,22 @@ enum Fate<'w, 'k> {
     There(&'w ColumnDef),
     Renamed { before: &'k str, now: &'w ColumnDef },
     Gone,
+}
+
+/// A table's first row in `repcloud.table_state`.
+pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) -> TableRecord {
+    TableRecord {
+        target_table: work.target.to_string(),
+        source_table: work.source.name.to_string(),
+        mode: work.mode().to_owned(),
+        state,
+        copied_at,
+        made_by_us: false,
+        known_columns: Some(work.fingerprint()),
+        rows_copied: 0,
+        rows_total: work.rows_estimate(),
+        error: None,
+    }
 }
 
 /// What stands in the way on the target; nothing was changed.
@@ -174,7 +190,7 @@ pub fn route(
     let logdel = work.entry.delivery == Delivery::LogDel;
     let has_extra_columns = has_extra(work, target, &columns);
     // logdel keeps the row. Else foreign keys and triggers must rest, and no column may be the target's own.
-    let awake = target.triggers.iter().any(|t| t.row && matches!(t.enabled, 'A' | 'R'));
+    let awake = target.triggers.iter().any(|t| matches!(t.enabled, 'A' | 'R'));
     let replace_allowed = logdel || replica_role && !has_extra_columns && !awake;
     Ok(Route {
         source: work.source.name.clone(),

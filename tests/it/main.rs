@@ -1,13 +1,17 @@
 //! Integration tests against real, private PostgreSQL servers.
 //!
 //! Every test starts the servers it needs (`support::cluster::Pair`), so tests share nothing and run in any order.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod support;
 
 mod cases;
+mod commands;
 mod crash;
 mod demo;
 mod oracle;
 mod private_clusters;
+mod rejected;
+mod shapes;
+mod slots;
 mod stream_basics;

@@ -255,10 +255,10 @@ impl World {
 
     /// Every configured table holds each of its transactions once, in order.
     fn check(&self) {
-        for i in 0..self.configured {
+        for (i, name) in TABLES.iter().enumerate().take(self.configured) {
             let want: Vec<Lsn> = self.log.iter().filter(|t| t.table == i).map(|t| t.commit).collect();
             let have = self.target.rows.get(&i).cloned().unwrap_or_default();
-            assert_eq!(have, want, "table {}", TABLES[i]);
+            assert_eq!(have, want, "table {name}");
         }
     }
 }

@@ -40,7 +40,7 @@ async fn reset(
             resets.push(reset);
         }
     }
-    for name in unknown(scope, &resets) {
+    if let Some(name) = unknown(scope, &resets) {
         return Err(Failure::usage(format!("no [[replicate]] of \"{}\" has the table {name}", args.source)));
     }
     let Some(choice) = choice else {
@@ -66,10 +66,10 @@ async fn reset(
     Ok(Exit::Done)
 }
 
-fn unknown<'a>(scope: &'a Scope, resets: &[Reset<'_>]) -> Vec<&'a TableName> {
+fn unknown<'a>(scope: &'a Scope, resets: &[Reset<'_>]) -> Option<&'a TableName> {
     match scope {
-        Scope::All => Vec::new(),
-        Scope::Tables(names) => names.iter().filter(|name| !resets.iter().any(|r| r.knows(name))).collect(),
+        Scope::All => None,
+        Scope::Tables(names) => names.iter().find(|name| !resets.iter().any(|r| r.knows(name))),
     }
 }
 

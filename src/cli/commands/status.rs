@@ -144,8 +144,8 @@ fn word(value: &impl Serialize) -> String {
 fn size(bytes: u64) -> String {
     match bytes {
         ..10_240 => format!("{bytes} B"),
-        ..10_485_760 => format!("{} kB", bytes >> 10),
-        ..10_737_418_240 => format!("{} MB", bytes >> 20),
+        10_240..10_485_760 => format!("{} kB", bytes >> 10),
+        10_485_760..10_737_418_240 => format!("{} MB", bytes >> 20),
         _ => format!("{} GB", bytes >> 30),
     }
 }

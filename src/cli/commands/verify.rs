@@ -1,11 +1,135 @@
 //! `verify`.
 
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
 use crate::cli::args::VerifyArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
+use crate::cli::wiring::{block_on, flow_failure, streams};
+use crate::flow::compare::Compare;
+use crate::verify::{Progress, VerifyOutcome, VerifySpec};
 
-/// Not there yet.
+/// One table, as CONTRACT 4 writes it.
+#[derive(Serialize)]
+struct Line {
+    table: String,
+    rows: u64,
+    differences: u64,
+    seconds: f64,
+}
+
+/// Compares the tables of every stream of a source; 1 when rows differ, 4 when some could not be settled.
 pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
-    context.source(&args.source)?;
-    Err(Failure::not_built("verify"))
+    let source = context.source(&args.source)?;
+    let streams = streams(&context.settings, source);
+    block_on(async {
+        let failed = |error| flow_failure(error, &args.source);
+        let mut compares = Vec::new();
+        for options in &streams {
+            compares.push(Compare::open(options, &args.tables).await.map_err(failed)?);
+        }
+        let known = |name: &&crate::model::TableName| {
+            compares.iter().flat_map(|c| &c.specs).any(|s| s.source == **name || s.target == **name)
+        };
+        if let Some(name) = args.tables.iter().find(|name| !known(name)) {
+            return Err(Failure::usage(format!(
+                "no [[replicate]] of \"{}\" has the table {name}",
+                args.source
+            )));
+        }
+        let (mut differences, mut unsettled) = (0, 0);
+        for compare in &compares {
+            if let Some(note) = &compare.note {
+                tracing::warn!("{note}");
+            }
+            for spec in &compare.specs {
+                let outcome = one(context, compare, spec, args.count).await.map_err(failed)?;
+                show(context, spec, &outcome)?;
+                differences += outcome.differences;
+                unsettled += outcome.unsettled;
+            }
+        }
+        Ok(match (differences, unsettled) {
+            (1.., _) => Exit::Failed,
+            (0, 1..) => Exit::Partly,
+            (0, 0) => Exit::Done,
+        })
+    })
+}
+
+async fn one(
+    context: &Context,
+    compare: &Compare<'_>,
+    spec: &VerifySpec,
+    count: bool,
+) -> Result<VerifyOutcome, crate::flow::FlowError> {
+    let bar = (context.progress && std::io::stderr().is_terminal()).then(|| {
+        let style = ProgressStyle::with_template("{spinner} {msg}");
+        ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    });
+    let shown = bar.clone();
+    let outcome = compare
+        .table(spec, count, move |progress: Progress| {
+            if let Some(bar) = &shown {
+                bar.set_message(message(spec, progress));
+                bar.tick();
+            }
+        })
+        .await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    outcome
+}
+
+fn message(spec: &VerifySpec, progress: Progress) -> String {
+    let of = progress.estimated_rows.map(|rows| format!(" of about {rows}")).unwrap_or_default();
+    format!("{}: {}{of} rows, {} differences", spec.source, progress.rows, progress.differences)
+}
+
+fn show(context: &Context, spec: &VerifySpec, outcome: &VerifyOutcome) -> Result<(), Failure> {
+    let line = Line {
+        table: spec.source.to_string(),
+        rows: outcome.rows,
+        differences: outcome.differences,
+        seconds: outcome.seconds,
+    };
+    if context.output.json {
+        context.output.document(&line)?;
+        return Ok(());
+    }
+    let name = match spec.source == spec.target {
+        true => line.table,
+        false => format!("{} → {}", spec.source, spec.target),
+    };
+    let mut text = format!("{name}: {} rows compared in {:.1} s, ", outcome.rows, outcome.seconds);
+    match outcome.differences {
+        0 => text.push_str("no differences"),
+        count => text.push_str(&format!(
+            "{count} differences: {} missing in the target, {} extra, {} different",
+            outcome.missing, outcome.extra, outcome.different
+        )),
+    }
+    if outcome.unsettled > 0 {
+        text.push_str(&format!(
+            "; {} rows changed at every look, nothing can be said of them",
+            outcome.unsettled
+        ));
+    }
+    if !outcome.complete {
+        text.push_str("; the comparison was not finished");
+    }
+    text.push('\n');
+    for sample in &outcome.samples {
+        // Keys are the user's data: shown to the person who asked for the comparison, never logged.
+        if let Some(key) = &sample.key {
+            let kind = format!("{:?}", sample.kind).to_lowercase();
+            text.push_str(&format!("  {kind}: ({})\n", key.join(", ")));
+        }
+    }
+    context.output.text(&text)?;
+    Ok(())
 }

@@ -32,7 +32,13 @@ pub(super) async fn run(voice: &Narrator, args: &DemoArgs) -> Result<Exit, Failu
     voice.say(
         "repcloud demo: two private PostgreSQL servers, a first copy, a stream, a crash and a comparison.\n",
     )?;
+    let (stage, home) = open(voice, args).await?;
+    let transactions = play(voice, args, &stage, &home).await?;
+    close(voice, stage, transactions).await
+}
 
+/// Servers, tables, a configuration.
+async fn open(voice: &Narrator, args: &DemoArgs) -> Result<(Arc<Stage>, Home), Failure> {
     voice.step(1, "Two private servers, a source and a target")?;
     let stage = Stage::start().await?;
     voice.note(&format!("Both run {}.", stage.source.binaries().version()))?;
@@ -46,17 +52,21 @@ pub(super) async fn run(voice: &Narrator, args: &DemoArgs) -> Result<Exit, Failu
     voice.step(3, "A configuration")?;
     let home = stage.make_home()?;
     voice.note(&home.text)?;
+    Ok((stage, home))
+}
 
+/// First rows, load, a crash, a restart; gives the number of pgbench's transactions.
+async fn play(voice: &Narrator, args: &DemoArgs, stage: &Arc<Stage>, home: &Home) -> Result<u64, Failure> {
     voice.step(4, "`repcloud stream --source shop`: tables are made on the target, first rows are copied")?;
-    let mut stream = Stream::start(&home)?;
-    first_copy(voice, &stage, &mut stream, &home).await?;
+    let mut stream = Stream::start(home)?;
+    first_copy(voice, stage, &mut stream, home).await?;
 
     voice
         .step(5, &format!("pgbench writes to the source for {} seconds; the stream follows", args.seconds))?;
     let begin = Instant::now();
-    let load = Load::start(&stage, args.seconds, RATE)?;
+    let load = Load::start(stage, args.seconds, RATE)?;
     let mut looks = Looks::default();
-    follow(voice, &stage, &mut stream, &home, &mut looks, begin + Duration::from_secs(args.seconds * 2 / 5))
+    follow(voice, stage, &mut stream, home, &mut looks, begin + Duration::from_secs(args.seconds * 2 / 5))
         .await?;
 
     voice.step(6, &format!("kill -9 {}: the stream dies in the middle of its work", stream.pid()))?;
@@ -70,8 +80,8 @@ pub(super) async fn run(voice: &Narrator, args: &DemoArgs) -> Result<Exit, Failu
     ))?;
 
     voice.step(7, "The same command again: it goes on where the target's checkpoint says")?;
-    let mut stream = Stream::start(&home)?;
-    follow(voice, &stage, &mut stream, &home, &mut looks, begin + Duration::from_secs(args.seconds)).await?;
+    let mut stream = Stream::start(home)?;
+    follow(voice, stage, &mut stream, home, &mut looks, begin + Duration::from_secs(args.seconds)).await?;
     let transactions = load.finish().await?;
     voice.note(&format!("pgbench is done: {} transactions.", grouped(transactions)))?;
     voice.note(&format!(
@@ -83,14 +93,19 @@ pub(super) async fn run(voice: &Narrator, args: &DemoArgs) -> Result<Exit, Failu
         8,
         "The stream is stopped, and `repcloud stream --source shop --until caught-up` brings the rest",
     )?;
-    stream.stop(&home).await?;
+    stream.stop(home).await?;
     let began = Instant::now();
-    catch_up(&home).await?;
+    catch_up(home).await?;
     voice.note(&format!(
         "Everything is on the target and confirmed to the slot, after {:.1} s.",
         began.elapsed().as_secs_f64()
     ))?;
 
+    Ok(transactions)
+}
+
+/// The comparison, and the removal of everything.
+async fn close(voice: &Narrator, stage: Arc<Stage>, transactions: u64) -> Result<Exit, Failure> {
     voice.step(9, "Source and target are compared, row by row")?;
     let compared = compare(&stage).await?;
     for table in &compared {

@@ -1,0 +1,163 @@
+//! `verify`: the tables of a stream, compared while it runs or while it rests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::apply::checkpoint::{self, StreamKey, TableRecord};
+use crate::apply::route::Delivery;
+use crate::apply::state_read;
+use crate::catalog::read_table;
+use crate::flow::error::FlowError;
+use crate::flow::facts;
+use crate::flow::options::StreamOptions;
+use crate::flow::resolve::configured;
+use crate::flow::stream::connect_source;
+use crate::flow::work::TableWork;
+use crate::model::{Lsn, TableName, TablePattern};
+use crate::pg::{self, Session};
+use crate::verify::{self, Progress, VerifyOptions, VerifyOutcome, VerifySpec};
+
+/// How often the target's position is looked at while it is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Ready to compare.
+#[derive(Debug)]
+pub struct Compare<'a> {
+    options: &'a StreamOptions,
+    source: Session,
+    target: Session,
+    follow: Follow,
+    /// What to compare, in the order of the entries.
+    pub specs: Vec<VerifySpec>,
+    /// What a person should know before reading the result.
+    pub note: Option<String>,
+}
+
+/// Waits for the stream's position, on a session of its own.
+#[derive(Debug, Clone)]
+struct Follow {
+    session: Arc<Session>,
+    key: StreamKey,
+    begun: bool,
+}
+
+async fn connect_target(options: &StreamOptions) -> Result<Session, FlowError> {
+    pg::connect(&options.target).await.map_err(FlowError::Target)
+}
+
+impl<'a> Compare<'a> {
+    /// Finds the tables of the stream; `names` are source or target tables, none means all.
+    pub async fn open(options: &'a StreamOptions, names: &[TableName]) -> Result<Compare<'a>, FlowError> {
+        let (source, target) = (connect_source(options).await?, connect_target(options).await?);
+        let session = Arc::new(connect_target(options).await?);
+        let known = checkpoint::schema_version(&session).await?.is_some();
+        let records = match known {
+            true => checkpoint::read_tables(&session, &options.key).await?,
+            false => Vec::new(),
+        };
+        let position = match known {
+            true => checkpoint::read(&session, &options.key).await?.filter(|c| c.ready).map(|c| c.applied),
+            false => None,
+        };
+        let follow = Follow { session, key: options.key.clone(), begun: position.is_some() };
+        let mut this = Compare { options, source, target, follow, specs: Vec::new(), note: None };
+        this.note = this.note(position).await?;
+        this.specs = this.find(names, &records).await?;
+        Ok(this)
+    }
+
+    /// Where no process runs the stream, changes on their way are differences.
+    async fn note(&self, position: Option<Lsn>) -> Result<Option<String>, FlowError> {
+        let StreamKey { source, target } = &self.options.key;
+        if self.follow.is_running().await? {
+            return Ok(None);
+        }
+        let Some(position) = position else {
+            return Ok(Some(format!("the stream {source} → {target} has not begun")));
+        };
+        let behind = facts::source_end(&self.source).await?.bytes_since(position);
+        Ok((behind > 0).then(|| {
+            format!(
+                "no process runs the stream {source} → {target}; what the source wrote since {position} ({behind} bytes of WAL) shows as differences"
+            )
+        }))
+    }
+
+    async fn find(&self, names: &[TableName], records: &[TableRecord]) -> Result<Vec<VerifySpec>, FlowError> {
+        let mut specs = Vec::new();
+        for table in configured(&self.source, self.options).await? {
+            if !names.is_empty() && !names.contains(&table.source) && !names.contains(&table.target) {
+                continue;
+            }
+            let by_name = table.entry.tables.contains(&TablePattern::Table(table.source.clone()));
+            let target_name = table.target.to_string();
+            if !by_name && !records.iter().any(|r| r.target_table == target_name) {
+                // Of a whole schema: one the mode cannot take.
+                continue;
+            }
+            let missing = |side: &str, name: &TableName| {
+                FlowError::Refused(vec![format!("{side} table {name} does not exist")])
+            };
+            let source = read_table(&self.source, &table.source).await?;
+            let source = source.ok_or_else(|| missing("source", &table.source))?;
+            let target = read_table(&self.target, &table.target).await?;
+            let target = target.ok_or_else(|| missing("target", &table.target))?;
+            let work = TableWork {
+                source,
+                leaves: Vec::new(),
+                target: table.target.clone(),
+                entry: table.entry.clone(),
+            };
+            let mut spec = VerifySpec::new(table.source, table.target, work.key(&target));
+            spec.columns = table.entry.columns.clone().unwrap_or_default();
+            spec.condition.clone_from(&table.entry.condition);
+            spec.deleted_column =
+                (table.entry.delivery == Delivery::LogDel).then(|| table.entry.deleted_column.clone());
+            specs.push(spec);
+        }
+        Ok(specs)
+    }
+
+    /// Compares one table; with `count`, numbers of rows only.
+    pub async fn table(
+        &self,
+        spec: &VerifySpec,
+        count: bool,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<VerifyOutcome, FlowError> {
+        let options = VerifyOptions::default();
+        let wait = |lsn| {
+            let follow = self.follow.clone();
+            async move { follow.wait(lsn).await }
+        };
+        Ok(match count {
+            true => verify::count(&self.source, &self.target, spec, &options, wait, progress).await?,
+            false => verify::verify(&self.source, &self.target, spec, &options, wait, progress).await?,
+        })
+    }
+}
+
+impl Follow {
+    async fn is_running(&self) -> Result<bool, FlowError> {
+        Ok(state_read::lock_holder(&self.session, &self.key).await?.is_some())
+    }
+
+    /// Until the target's position is at `lsn`; at once where nobody moves it. The caller limits the time.
+    async fn wait(&self, lsn: Lsn) -> Result<(), String> {
+        if !self.begun {
+            return Ok(());
+        }
+        let wanted = facts::past_page_header(lsn);
+        state_read::want_position(&self.session, &self.key, wanted).await.map_err(|e| e.to_string())?;
+        loop {
+            let row = checkpoint::read(&self.session, &self.key).await.map_err(|e| e.to_string())?;
+            if row.is_none_or(|row| row.applied >= wanted) {
+                return Ok(());
+            }
+            if !self.is_running().await.map_err(|e| e.to_string())? {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
