@@ -26,7 +26,7 @@ async fn seed(pair: &Pair, seed: u64) {
     world.start();
     world.wait_for_snapshot().await;
     writers.run(&tables, acts / 4).await;
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         world.kill_and_start();
     }
     writers.run(&tables, acts / 4).await;
