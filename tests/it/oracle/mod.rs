@@ -25,7 +25,11 @@ async fn seed(pair: &Pair, seed: u64) {
     world.forget_deletions().await;
     world.start();
     world.wait_for_snapshot().await;
-    writers.run(&tables, acts / 2).await;
+    writers.run(&tables, acts / 4).await;
+    if seed.is_multiple_of(3) {
+        world.kill_and_start();
+    }
+    writers.run(&tables, acts / 4).await;
     writers.settle().await;
     world.wait_for_copy().await;
     writers.run(&tables, acts).await;
