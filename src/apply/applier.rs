@@ -5,14 +5,15 @@
 //! `progress`.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::checkpoint::CheckpointWriter;
 use crate::apply::error::ApplyError;
+use crate::apply::flusher::{Flusher, Shared};
 use crate::apply::group::{Closing, PlannedGroup};
 use crate::apply::plan::{Group, PlanOptions, plan};
 use crate::apply::progress::Progress;
@@ -20,7 +21,7 @@ use crate::apply::route::Bindings;
 use crate::apply::serial::{self, Careful};
 use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
 use crate::model::{Lsn, PgTimestamp};
-use crate::pg::{PgError, Session};
+use crate::pg::Session;
 
 /// Times and the like.
 #[derive(Debug, Clone)]
@@ -64,28 +65,6 @@ pub struct ApplyReport {
     pub row_by_row: u64,
 }
 
-/// Progress shared by the writing loop and the flushing loop.
-#[derive(Debug)]
-struct Shared {
-    progress: Mutex<Progress>,
-    report: watch::Sender<ApplyReport>,
-}
-
-impl Shared {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn publish(&self, change: impl FnOnce(&mut ApplyReport)) {
-        let progress = *self.progress();
-        self.report.send_modify(|report| {
-            report.applied = progress.applied();
-            report.durable = progress.durable();
-            change(report);
-        });
-    }
-}
-
 /// A group that is executed and checked, and whose COMMIT was not sent yet.
 #[derive(Debug, Clone, Copy)]
 struct Uncommitted {
@@ -123,16 +102,6 @@ pub struct Applier {
 /// See [`Applier::check_deferred`].
 const CHECK_DEFERRED: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
-/// The loop that makes commits durable; runs beside [`Applier::run`], on a session of its own.
-#[derive(Debug)]
-pub struct Flusher {
-    session: Session,
-    key: checkpoint::StreamKey,
-    every: Duration,
-    limit: Duration,
-    shared: Arc<Shared>,
-}
-
 impl Applier {
     /// `progress` is what the checkpoint and the slot said. The flusher's session must commit synchronously.
     pub fn new(
@@ -145,7 +114,7 @@ impl Applier {
         let start =
             ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
         let (report, receiver) = watch::channel(start);
-        let shared = Arc::new(Shared { progress: Mutex::new(progress), report });
+        let shared = Arc::new(Shared { progress: Mutex::new(progress), report, hurry: Notify::new() });
         let flusher = Flusher {
             session: flush_session,
             key: writer.key().clone(),
@@ -426,6 +395,9 @@ impl Applier {
             self.session.routes().count(&std::mem::take(&mut self.pending_counts));
             self.last_write = Instant::now();
             self.shared.progress().committed(closing.position);
+            if self.options.until.is_some_and(|until| closing.position >= until) {
+                self.shared.hurry.notify_one();
+            }
             self.shared.publish(|report| {
                 report.changes += changes;
                 report.commit_time = closing.commit_time.or(report.commit_time);
@@ -478,30 +450,5 @@ fn merge(earlier: Option<Closing>, later: Option<Closing>) -> Option<Closing> {
             commit_time: b.commit_time.or(a.commit_time),
         }),
         (a, b) => b.or(a),
-    }
-}
-
-impl Flusher {
-    /// Runs until the applier is gone (its report has no reader is not enough: `stop` tells).
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), ApplyError> {
-        loop {
-            let stopping = tokio::time::timeout(self.every, stop.wait_for(|s| *s)).await.map(|_| ()).is_ok();
-            let flush = self.shared.progress().start_flush();
-            if let Some(flush) = flush {
-                let work = checkpoint::flush(self.session.client(), &self.key);
-                match tokio::time::timeout(self.limit, work).await {
-                    Ok(result) => result?,
-                    Err(_) => {
-                        let during = "waiting for the target to make a commit durable (a synchronous standby that is away?)";
-                        return Err(PgError::Timeout { during: during.into(), limit: self.limit }.into());
-                    }
-                }
-                self.shared.progress().finish_flush(flush);
-                self.shared.publish(|_| {});
-            }
-            if stopping {
-                return Ok(());
-            }
-        }
     }
 }

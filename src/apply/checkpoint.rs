@@ -373,6 +373,34 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
     Ok(())
 }
 
+/// The leaves of a partitioned source table when its rows were copied, by target table. Tables without are left out.
+pub async fn read_leaves(client: &Client, key: &StreamKey) -> Result<Vec<(String, Vec<String>)>, StateError> {
+    let rows = client
+        .query(
+            "SELECT target_table, known_leaves FROM repcloud.table_state \
+             WHERE source = $1 AND target = $2 AND state = 'streaming' AND known_leaves IS NOT NULL",
+            &[&key.source, &key.target],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Records them, or that the source table has none.
+pub async fn write_leaves(
+    client: &Client,
+    key: &StreamKey,
+    target_table: &TableName,
+    leaves: Option<&[String]>,
+) -> Result<(), StateError> {
+    client
+        .execute(
+            "UPDATE repcloud.table_state SET known_leaves = $4 WHERE source = $1 AND target = $2 AND target_table = $3",
+            &[&key.source, &key.target, &target_table.to_string(), &leaves],
+        )
+        .await?;
+    Ok(())
+}
+
 /// Records the source's columns as the target now expects them.
 pub async fn set_known_columns(
     client: &Client,

@@ -2,14 +2,16 @@
 //!
 //! `route` says where a table's changes go; `group`, `coalesce`, `table_plan`, `single` and `plan` turn groups of
 //! transactions into statements, `encode` into bytes, `progress` says what may be confirmed: all pure. `checkpoint`
-//! is the stream's state in the target (`skip` and `state_read` belong to it), `target_session`, `serial` and `applier` write.
+//! is the stream's state in the target (`skip` and `state_read` belong to it), `target_session`, `serial`, `applier` and `flusher` write.
 
 pub mod applier;
+mod blame;
 pub mod checkpoint;
 pub mod coalesce;
 mod conflict;
 pub mod encode;
 pub mod error;
+mod flusher;
 pub mod group;
 pub mod plan;
 pub mod progress;
@@ -25,5 +27,6 @@ pub mod target_session;
 #[cfg(test)]
 mod history_tests;
 
-pub use applier::{Applier, ApplyOptions, ApplyReport, Flusher};
+pub use applier::{Applier, ApplyOptions, ApplyReport};
 pub use error::ApplyError;
+pub use flusher::Flusher;

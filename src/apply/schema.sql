@@ -39,6 +39,7 @@ CREATE TABLE repcloud.table_state (
     copied_at_lsn pg_lsn      NOT NULL DEFAULT '0/0',
     made_by_us    boolean     NOT NULL DEFAULT false,
     known_columns jsonb,
+    known_leaves  text[], -- of a partitioned source table, when the rows were copied
     rows_copied   bigint      NOT NULL DEFAULT 0,
     rows_total    bigint      NOT NULL DEFAULT 0,
     changes       bigint      NOT NULL DEFAULT 0,

@@ -5,11 +5,13 @@
 
 use std::collections::HashSet;
 
+use crate::apply::blame::blame;
 use crate::apply::checkpoint::StreamKey;
 use crate::apply::conflict::{self, Resolution, operation};
 use crate::apply::error::ApplyError;
 use crate::apply::plan::{Group, Located, Resolved, Step, resolve, serial_steps, single_route_steps};
 use crate::apply::route::{Binding, Bindings, OnConflict, Route};
+use crate::apply::row::Row;
 use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
 use crate::apply::{single, skip};
 use crate::model::{Change, Lsn};
@@ -62,6 +64,11 @@ pub(crate) fn is_about_a_row(cause: &Cause) -> bool {
 /// True when a unique index has the value already.
 pub(crate) fn is_unique_violation(cause: &Cause) -> bool {
     matches!(cause, Cause::Error { sqlstate: Some(code), .. } if code == "23505")
+}
+
+/// Class 22, data exception: an input function or a length check refused a value.
+fn is_about_a_value(cause: &Cause) -> bool {
+    matches!(cause, Cause::Error { sqlstate: Some(code), .. } if code.starts_with("22"))
 }
 
 /// The error of a failed connection or server.
@@ -135,7 +142,7 @@ impl Careful<'_> {
         let steps = single_route_steps(&routes, located, binding)?;
         let Err(cause) = self.attempt(&steps).await? else { return Ok(()) };
         if !is_conflict(&cause) {
-            return Err(self.rejected(located, binding.route, &cause));
+            return Err(self.rejected_row(located, binding, &cause).await);
         }
         let route = routes.route(binding.route);
         let why = reason(&cause, located.change);
@@ -176,12 +183,12 @@ impl Careful<'_> {
             if let Err(cause) = self.attempt(std::slice::from_ref(clear)).await?
                 && !matches!(cause, Cause::RowCount { .. })
             {
-                return Err(self.rejected(located, binding.route, &cause));
+                return Err(self.rejected_row(located, binding, &cause).await);
             }
         }
         match self.attempt(&way.insert).await? {
             Ok(()) => Ok(Resolution::Overwritten),
-            Err(cause) => Err(self.rejected(located, binding.route, &cause)),
+            Err(cause) => Err(self.rejected_row(located, binding, &cause).await),
         }
     }
 
@@ -239,6 +246,29 @@ impl Careful<'_> {
         let client = self.session.session().client();
         conflict::record(client, self.key, table, &located.txn, located.change, resolution, reason).await?;
         Ok(())
+    }
+
+    /// Names the column as well, where a value is what the target does not take and the server does not say which.
+    async fn rejected_row(&self, located: &Located<'_>, binding: &Binding, cause: &Cause) -> ApplyError {
+        let error = self.rejected(located, binding.route, cause);
+        let ApplyError::Rejected { table, commit_lsn, operation, reason } = error else { return error };
+        let image = match located.change {
+            Change::Insert { new, .. } | Change::Update { new, .. } if is_about_a_value(cause) => Some(new),
+            _ => None,
+        };
+        let column = match image {
+            Some(new) => {
+                let routes = self.session.routes().clone();
+                let row = Row::new(std::borrow::Cow::Borrowed(new), binding);
+                blame(self.session.session().client(), &routes.route(binding.route).shape, &row).await
+            }
+            None => None,
+        };
+        let reason = match column {
+            Some(column) => format!("{column} does not take the value: {reason}"),
+            None => reason,
+        };
+        ApplyError::Rejected { table, commit_lsn, operation, reason }
     }
 
     fn rejected(&self, located: &Located<'_>, route: usize, cause: &Cause) -> ApplyError {

@@ -16,6 +16,7 @@ use crate::copy::format::choose_format;
 use crate::copy::target::{self, analyze, build_indexes, empty_table, prepare_table};
 use crate::copy::worker::{CopySpec, copy_chunk, read_heap};
 use crate::flow::error::FlowError;
+use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::status::Board;
 use crate::flow::work::{TableWork, new_record};
@@ -62,6 +63,7 @@ pub(crate) async fn begin(
     let mut record = new_record(work, TableState::Copying, at);
     record.made_by_us = existing.is_none() || before.is_some_and(|b| b.made_by_us);
     checkpoint::write_table(target, key, &record).await?;
+    leaves::record(target, key, work).await?;
     match existing {
         None => {
             let ddl = ddl(source, work).await?;

@@ -11,6 +11,7 @@ pub mod error;
 mod facts;
 mod first_rows;
 mod hold;
+mod leaves;
 mod monitor;
 pub mod options;
 mod planner;

@@ -13,6 +13,7 @@ use crate::apply::{ApplyReport, skip};
 use crate::catalog::{TableKind, read_table};
 use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
+use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::Shapes;
 use crate::flow::status::Board;
@@ -84,6 +85,8 @@ pub(crate) async fn tell_unmatched(
 /// What is looked at on the source, and how often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PARTITIONS_EVERY: u32 = 10;
+/// How often the slot is looked at once only its confirmation is missing.
+const NEAR_END: Duration = Duration::from_millis(20);
 /// A lag below which the stream counts as caught up: keepalives and standby snapshots of an idle server.
 pub(crate) const CAUGHT_UP_BYTES: u64 = 64 << 10;
 
@@ -99,6 +102,12 @@ impl Monitor<'_> {
             loop {
                 tokio::select! {
                     _ = tick.tick() => break,
+                    () = tokio::time::sleep(NEAR_END), if self.until.is_some_and(|u| report.borrow().durable >= u) => {
+                        let now = *report.borrow();
+                        if self.confirmed().await? {
+                            return self.end(&now).await;
+                        }
+                    }
                     changed = report.changed() => {
                         if changed.is_err() {
                             // The applier's own result tells why.
@@ -207,16 +216,7 @@ impl Monitor<'_> {
     async fn check_partitions(&self) -> Result<(), FlowError> {
         for work in self.work.iter().filter(|w| w.source.kind == TableKind::Partitioned) {
             let now = read_table(self.source, &work.source.name).await?;
-            let mut leaves = now.map(|t| t.leaves).unwrap_or_default();
-            let mut known = work.published();
-            leaves.sort();
-            known.sort();
-            if leaves != known {
-                return Err(FlowError::Refused(vec![format!(
-                    "the partitions of source table {} have changed; their rows in target table {} are no longer certain: copy the table again (repcloud reset --source {} --table {} --recopy)",
-                    work.source.name, work.target, self.options.key.source, work.target
-                )]));
-            }
+            leaves::check_published(&self.options.key, work, &now.map(|t| t.leaves).unwrap_or_default())?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
 use crate::flow::hold::hold_stream_again;
+use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{self, TableWork, new_record};
@@ -115,6 +116,7 @@ impl<'a> Preparation<'a> {
     pub(crate) async fn run(mut self, owned: Option<i64>) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
         hold_stream_again(self.target, &self.options.key, owned).await?;
+        leaves::check(self.target, &self.options.key, &self.work).await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -191,8 +193,10 @@ impl<'a> Preparation<'a> {
                 self.begun.clear();
             }
             Step::Adopt { table } => {
-                let record = new_record(self.work_of(&table)?, TableState::Streaming, Lsn::INVALID);
+                let work = self.work_of(&table)?;
+                let record = new_record(work, TableState::Streaming, Lsn::INVALID);
                 checkpoint::write_table(self.target, &key, &record).await?;
+                leaves::record(self.target, &key, work).await?;
             }
             Step::ReleaseSnapshot => {
                 if let Some(snapshot) = self.snapshot.take() {

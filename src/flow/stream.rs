@@ -155,33 +155,12 @@ impl Running<'_> {
         let skips = self.skips(&target).await?;
         let (applier, flusher, report) =
             self.applier(&routes, ready.replica_role, ready.generation, progress, skips.clone()).await?;
-        let status_every = self.status_interval(&source).await?;
-        let plugin = plugin_options(&ready.publications);
-        let slot = self.options.slot();
-        let stream =
-            replication.start_replication(&slot, ready.from, &plugin).await.map_err(FlowError::Source)?;
-        self.events.info(format!("streaming from slot \"{slot}\" at {}", ready.from));
-        self.board.update(|v| {
-            v.state = StreamState::CatchingUp;
-            v.error = None;
-            v.applied_lsn = v.applied_lsn.max(ready.from);
-        });
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
+        let reader = self.reader(&source, replication, ready.from, &ready.publications, written).await?;
         let (batches_in, batches) = mpsc::channel::<TxnBatch>(4);
         let (groups_in, groups) = mpsc::channel(1);
         let (halt_in, halt) = watch::channel(false);
-        let reader = SlotReader::new(
-            stream,
-            SlotOptions {
-                from: ready.from,
-                batch_changes: 2_500,
-                batch_bytes: 1 << 20,
-                status_every,
-                silence_limit: status_every * 12,
-            },
-            written,
-        );
         let watched = Watched::new(reader.received(), routes.clone(), self.board);
         let monitor = Monitor {
             options: self.options,
@@ -226,6 +205,35 @@ impl Running<'_> {
             }
             Err(error) => Err(cause(error, &mut tasks)),
         }
+    }
+
+    /// Starts the replication stream at `from`.
+    async fn reader(
+        &self,
+        source: &Session,
+        replication: ReplicationClient,
+        from: Lsn,
+        publications: &[String],
+        written: watch::Receiver<Written>,
+    ) -> Result<SlotReader, FlowError> {
+        let status_every = self.status_interval(source).await?;
+        let slot = self.options.slot();
+        let plugin = plugin_options(publications);
+        let stream = replication.start_replication(&slot, from, &plugin).await.map_err(FlowError::Source)?;
+        self.events.info(format!("streaming from slot \"{slot}\" at {from}"));
+        self.board.update(|v| {
+            v.state = StreamState::CatchingUp;
+            v.error = None;
+            v.applied_lsn = v.applied_lsn.max(from);
+        });
+        let options = SlotOptions {
+            from,
+            batch_changes: 2_500,
+            batch_bytes: 1 << 20,
+            status_every,
+            silence_limit: status_every * 12,
+        };
+        Ok(SlotReader::new(stream, options, written))
     }
 
     /// The transactions to leave out; a request that came too late is told and removed.

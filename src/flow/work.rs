@@ -190,7 +190,7 @@ pub fn route(
     let logdel = work.entry.delivery == Delivery::LogDel;
     let has_extra_columns = has_extra(work, target, &columns);
     // logdel keeps the row. Else foreign keys and triggers must rest, and no column may be the target's own.
-    let awake = target.triggers.iter().any(|t| t.row && matches!(t.enabled, 'A' | 'R'));
+    let awake = target.triggers.iter().any(|t| matches!(t.enabled, 'A' | 'R'));
     let replace_allowed = logdel || replica_role && !has_extra_columns && !awake;
     Ok(Route {
         source: work.source.name.clone(),

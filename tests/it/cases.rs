@@ -11,6 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use repcloud::cluster::Cluster;
 use serde::Deserialize;
 
 use crate::support::cluster::Pair;
@@ -33,6 +34,9 @@ macro_rules! cases {
 cases! {
     condition
     condition_refused
+    conflicts
+    copy_false
+    enum_label
     foreign_keys
     foreign_keys_restricted
     generated_columns
@@ -40,18 +44,32 @@ cases! {
     identity_columns
     identity_refused
     key_change
+    key_override
+    key_override_refused
+    logdel
+    logdel_refused
+    long_values
+    names
+    narrower_target
+    narrower_varchar
     no_key_full
     no_key_refused
+    odd_shapes
+    other_types
     partition_attached
     partition_detached
     partition_truncated
     partitions
+    plain_roles
     reactions_refused
+    schema_star
     several_targets
+    tables_made
     toast
     triggers
     truncate
     unique_swap
+    wide_table
 }
 
 /// `expect.toml`.
@@ -77,6 +95,9 @@ struct Case {
     /// The run (or runs) that apply `during.sql`.
     #[serde(default)]
     after: Run,
+    /// What somebody else does after the first run.
+    #[serde(default)]
+    tamper: Vec<Statement>,
     /// What a person does about a run that stopped; then another run follows, `last`.
     #[serde(default)]
     mend: Vec<Statement>,
@@ -85,6 +106,9 @@ struct Case {
     /// Tables (or queries, as `(SELECT …) q`) that must be equal on both sides in the end.
     #[serde(default)]
     equal: Vec<String>,
+    /// Queries that must give the same rows, in any order, in the end.
+    #[serde(default)]
+    same: Vec<Same>,
     /// What else must be true in the end.
     #[serde(default)]
     query: Vec<Query>,
@@ -120,6 +144,14 @@ enum Side {
 struct Statement {
     on: Side,
     sql: String,
+}
+
+/// A query on the source and one on the target.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Same {
+    source: String,
+    target: String,
 }
 
 /// A query and its result: columns joined by `|`, rows by `,`, NULL as `null`.
@@ -231,24 +263,31 @@ fn on_own_runtime(work: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
 }
 
+/// Runs statements on a session of their own: they may change its role and settings.
+async fn execute(cluster: &Cluster, way: Way, statements: &[String]) {
+    let session = Db::connect(cluster, way.name()).await;
+    for sql in statements {
+        session.exec(sql).await;
+    }
+}
+
 async fn run_way(pair: &Pair, files: &Files, way: Way) {
     pair.create_database(way.name());
+    execute(&pair.source, way, &files.create).await;
+    execute(&pair.target, way, &files.target).await;
+    let case = &files.case;
     let source = Db::connect(&pair.source, way.name()).await;
     let target = Db::connect(&pair.target, way.name()).await;
-    for sql in &files.create {
-        source.exec(sql).await;
-    }
-    for sql in &files.target {
-        target.exec(sql).await;
-    }
-    let case = &files.case;
-    let stage = Stage { program: Repcloud::new(&configuration(pair, case, way)), way, source, target };
+    let stage = Stage { program: Repcloud::new(&configuration(pair, case, way)), pair, way, source, target };
     stage.catch_up("first run", &case.first);
+    for Statement { on, sql } in &case.tamper {
+        stage.db(*on).exec(sql).await;
+    }
     if !files.during.is_empty() {
         match way {
             // What was refused cannot run.
             Way::Live if case.first.exit == 0 => stage.change_while_streaming(files).await,
-            Way::Backlog | Way::Live => stage.change(files).await,
+            Way::Backlog | Way::Live => execute(&pair.source, way, &files.during).await,
         }
         stage.catch_up("run after the changes", &case.after);
     }
@@ -261,6 +300,10 @@ async fn run_way(pair: &Pair, files: &Files, way: Way) {
     for table in &case.equal {
         let hashes = (stage.source.table_hash(table).await, stage.target.table_hash(table).await);
         assert_eq!(hashes.0, hashes.1, "{way:?}: {table} differs (rows, md5), left is the source");
+    }
+    for Same { source, target } in &case.same {
+        let hashes = (stage.source.query_hash(source).await, stage.target.query_hash(target).await);
+        assert_eq!(hashes.0, hashes.1, "{way:?}: rows, md5 of\n{source}\n{target}");
     }
     for Query { on, sql, result } in &case.query {
         assert_eq!(&shown(stage.db(*on).query_text(sql).await), result, "{way:?}, {on:?}: {sql}");
@@ -295,14 +338,15 @@ fn configuration(pair: &Pair, case: &Case, way: Way) -> String {
 }
 
 /// A case under way.
-struct Stage {
+struct Stage<'p> {
+    pair: &'p Pair,
     program: Repcloud,
     way: Way,
     source: Db,
     target: Db,
 }
 
-impl Stage {
+impl Stage<'_> {
     fn db(&self, side: Side) -> &Db {
         match side {
             Side::Source => &self.source,
@@ -326,20 +370,6 @@ impl Stage {
         }
     }
 
-    /// Runs `during.sql` on a session of its own: it may change its role and settings.
-    async fn change(&self, files: &Files) {
-        let app = Db::connect_to(&self.source_conninfo().await).await;
-        for sql in &files.during {
-            app.exec(sql).await;
-        }
-    }
-
-    async fn source_conninfo(&self) -> String {
-        let sql = "SELECT format('host=%s port=%s user=postgres dbname=%s', split_part(current_setting('unix_socket_directories'), ',', 1), \
-                   current_setting('port'), current_database())";
-        self.source.value(sql).await
-    }
-
     async fn change_while_streaming(&self, files: &Files) {
         let mut running = self.program.spawn(&["stream", "--source", self.way.name()]);
         wait::until("the stream runs", LIMIT, async || {
@@ -347,7 +377,7 @@ impl Stage {
             running.stderr().contains("streaming from slot")
         })
         .await;
-        self.change(files).await;
+        execute(&self.pair.source, self.way, &files.during).await;
         if files.case.after.exit != 0 {
             // It stops by itself, for the reason that the run after it gives again.
             let ended = running.wait(LIMIT);

@@ -1,7 +1,7 @@
-INSERT INTO both VALUES (11, 11);
-UPDATE both SET a = 100 WHERE id = 1;
-UPDATE both SET id = 102 WHERE id = 2;
-DELETE FROM both WHERE id = 3;
+INSERT INTO twice_there VALUES (11, 11);
+UPDATE twice_there SET a = 100 WHERE id = 1;
+UPDATE twice_there SET id = 102 WHERE id = 2;
+DELETE FROM twice_there WHERE id = 3;
 INSERT INTO made VALUES (11, 11);
 UPDATE made SET a = 100 WHERE id = 1;
 UPDATE made SET id = 102 WHERE id = 2;

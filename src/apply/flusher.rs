@@ -1,0 +1,75 @@
+//! Makes commits durable: the loop beside the one that writes, on a session of its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::apply::applier::ApplyReport;
+use crate::apply::checkpoint;
+use crate::apply::error::ApplyError;
+use crate::apply::progress::Progress;
+use crate::pg::{PgError, Session};
+
+/// Progress shared by the writing loop and the flushing loop.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) progress: Mutex<Progress>,
+    pub(super) report: watch::Sender<ApplyReport>,
+    /// The end is reached: the flusher need not wait for its time.
+    pub(super) hurry: Notify,
+}
+
+impl Shared {
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn publish(&self, change: impl FnOnce(&mut ApplyReport)) {
+        let progress = *self.progress();
+        self.report.send_modify(|report| {
+            report.applied = progress.applied();
+            report.durable = progress.durable();
+            change(report);
+        });
+    }
+}
+
+/// The loop that makes commits durable; runs beside [`super::Applier::run`], on a session of its own.
+#[derive(Debug)]
+pub struct Flusher {
+    pub(super) session: Session,
+    pub(super) key: checkpoint::StreamKey,
+    pub(super) every: Duration,
+    pub(super) limit: Duration,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Flusher {
+    /// Runs until the applier is gone (its report has no reader is not enough: `stop` tells).
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), ApplyError> {
+        loop {
+            let stopping = tokio::select! {
+                () = async { let _ = stop.wait_for(|s| *s).await.map(|_| ()); } => true,
+                () = tokio::time::sleep(self.every) => false,
+                () = self.shared.hurry.notified() => false,
+            };
+            let flush = self.shared.progress().start_flush();
+            if let Some(flush) = flush {
+                let work = checkpoint::flush(self.session.client(), &self.key);
+                match tokio::time::timeout(self.limit, work).await {
+                    Ok(result) => result?,
+                    Err(_) => {
+                        let during = "waiting for the target to make a commit durable (a synchronous standby that is away?)";
+                        return Err(PgError::Timeout { during: during.into(), limit: self.limit }.into());
+                    }
+                }
+                self.shared.progress().finish_flush(flush);
+                self.shared.publish(|_| {});
+            }
+            if stopping {
+                return Ok(());
+            }
+        }
+    }
+}

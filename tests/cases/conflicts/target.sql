@@ -1,0 +1,1 @@
+CREATE TABLE there (id int PRIMARY KEY, v text);

@@ -1,0 +1,13 @@
+INSERT INTO t VALUES (11, 'c11', 'new');
+UPDATE t SET id = id + 100 WHERE id < 4;
+UPDATE t SET code = 'x' || code WHERE id > 8;
+BEGIN;
+UPDATE t SET code = 'tmp' WHERE id = 5;
+UPDATE t SET code = 'c5' WHERE id = 6;
+UPDATE t SET code = 'c6' WHERE id = 5;
+COMMIT;
+DELETE FROM t WHERE code = 'c7';
+INSERT INTO keyless VALUES (11, 'b11', NULL);
+UPDATE keyless SET v = 'changed' WHERE a < 4;
+UPDATE keyless SET b = 'moved' WHERE a = 5;
+DELETE FROM keyless WHERE a = 6;

@@ -1,0 +1,11 @@
+CREATE FUNCTION long(seed int) RETURNS text LANGUAGE sql AS $$ SELECT string_agg(md5(seed || '-' || x), '') FROM generate_series(1, 300) x $$;
+CREATE TABLE t (id int PRIMARY KEY, k int UNIQUE, v text, doc text);
+CREATE TABLE emptied (id int PRIMARY KEY, v text);
+CREATE TABLE swapped (id int PRIMARY KEY, k int UNIQUE DEFERRABLE);
+CREATE TABLE by_full (id int PRIMARY KEY, v text);
+ALTER TABLE by_full REPLICA IDENTITY FULL;
+INSERT INTO t SELECT i, i * 10, 'v' || i, long(i) FROM generate_series(1, 20) i;
+INSERT INTO emptied SELECT i, 'v' || i FROM generate_series(1, 3) i;
+INSERT INTO swapped SELECT i, i * 10 FROM generate_series(1, 3) i;
+INSERT INTO by_full SELECT i, 'v' || i FROM generate_series(1, 5) i;
+UPDATE t SET doc = 'short' WHERE id IN (13, 14);

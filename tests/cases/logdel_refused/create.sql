@@ -1,0 +1,5 @@
+CREATE TABLE t (id int PRIMARY KEY, k int UNIQUE);
+CREATE TABLE bare (id int PRIMARY KEY);
+CREATE TABLE typed (id int PRIMARY KEY);
+CREATE TABLE keyless (v text);
+ALTER TABLE keyless REPLICA IDENTITY FULL;

@@ -1,0 +1,12 @@
+CREATE SCHEMA "Mixed Case.dot";
+CREATE SCHEMA "select";
+CREATE TABLE "Mixed Case.dot"."Order ""Items""" ("Id" int PRIMARY KEY, "group" text, "sélect %s $1" text, "a.b" int);
+CREATE TABLE "select"."table" ("user" int, "order" int, "limit" text, PRIMARY KEY ("user", "order"));
+CREATE TABLE public.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn (mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm int PRIMARY KEY, mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmx text UNIQUE);
+CREATE TABLE public."таблица" ("ключ" int PRIMARY KEY, "t" int, "v" int, "s" int, k0 int, c0 text, stamp text, x int);
+CREATE TABLE public."*" ("*" int PRIMARY KEY, "back\slash" text);
+INSERT INTO "Mixed Case.dot"."Order ""Items""" SELECT i, 'g' || i, 's' || i, i FROM generate_series(1, 5) i;
+INSERT INTO "select"."table" SELECT i, i, 'l' FROM generate_series(1, 5) i;
+INSERT INTO public.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn SELECT i, 'v' || i FROM generate_series(1, 5) i;
+INSERT INTO public."таблица" SELECT i, i, i, i, i, 'c', 'stamp', i FROM generate_series(1, 5) i;
+INSERT INTO public."*" SELECT i, E'\\' FROM generate_series(1, 5) i;

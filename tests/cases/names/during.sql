@@ -1,0 +1,14 @@
+INSERT INTO "Mixed Case.dot"."Order ""Items""" VALUES (10, 'n', 'n', 1);
+UPDATE "Mixed Case.dot"."Order ""Items""" SET "sélect %s $1" = 'changed' WHERE "Id" < 3;
+UPDATE "Mixed Case.dot"."Order ""Items""" SET "Id" = 100 WHERE "Id" = 4;
+DELETE FROM "Mixed Case.dot"."Order ""Items""" WHERE "Id" = 5;
+UPDATE "select"."table" SET "limit" = NULL, "order" = 9 WHERE "user" = 1;
+DELETE FROM "select"."table" WHERE "user" = 2;
+UPDATE public.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn SET mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmx = 'changed' WHERE mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm = 1;
+UPDATE public.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn SET mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm = 100 WHERE mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm = 2;
+TRUNCATE "select"."table";
+INSERT INTO "select"."table" VALUES (1, 1, 'again');
+UPDATE public."таблица" SET t = 0, v = 0, s = 0, k0 = 0, c0 = 'changed', stamp = 'x' WHERE "ключ" = 1;
+UPDATE public."таблица" SET "ключ" = 11 WHERE "ключ" = 2;
+DELETE FROM public."таблица" WHERE "ключ" = 3;
+UPDATE public."*" SET "back\slash" = 'x' WHERE "*" = 1;

@@ -1,0 +1,14 @@
+CREATE TABLE no_columns ();
+CREATE TABLE key_alone (id int PRIMARY KEY);
+CREATE TABLE all_key (a int, b text, PRIMARY KEY (a, b));
+CREATE TABLE dropped (gone int, id int PRIMARY KEY, also_gone text, v text);
+ALTER TABLE dropped DROP COLUMN gone, DROP COLUMN also_gone;
+CREATE TABLE base (id int PRIMARY KEY, v text);
+CREATE TABLE derived (extra text, PRIMARY KEY (id)) INHERITS (base);
+INSERT INTO no_columns DEFAULT VALUES;
+INSERT INTO no_columns DEFAULT VALUES;
+INSERT INTO key_alone SELECT generate_series(1, 10);
+INSERT INTO all_key SELECT i, 'b' || i FROM generate_series(1, 10) i;
+INSERT INTO dropped SELECT i, 'v' || i FROM generate_series(1, 10) i;
+INSERT INTO base VALUES (1, 'base');
+INSERT INTO derived VALUES (2, 'derived', 'x');

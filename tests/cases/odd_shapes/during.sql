@@ -1,0 +1,18 @@
+INSERT INTO no_columns DEFAULT VALUES;
+BEGIN;
+INSERT INTO no_columns DEFAULT VALUES;
+INSERT INTO no_columns DEFAULT VALUES;
+COMMIT;
+UPDATE key_alone SET id = id;
+UPDATE key_alone SET id = id + 100 WHERE id < 5;
+DELETE FROM key_alone WHERE id = 6;
+INSERT INTO key_alone VALUES (200);
+UPDATE all_key SET a = a;
+UPDATE all_key SET b = b || '!' WHERE a < 3;
+INSERT INTO dropped VALUES (11, 'new');
+UPDATE dropped SET v = 'changed' WHERE id = 1;
+UPDATE dropped SET id = 100 WHERE id = 2;
+INSERT INTO base VALUES (3, 'base');
+INSERT INTO derived VALUES (4, 'derived', 'y');
+UPDATE base SET v = upper(v);
+DELETE FROM base WHERE id IN (1, 2);

@@ -1,0 +1,12 @@
+CREATE SCHEMA sales;
+CREATE TABLE sales.good (id int PRIMARY KEY, v text);
+CREATE TABLE sales."Good Too" (id int PRIMARY KEY, v text);
+CREATE TABLE sales.heap (v text);
+CREATE UNLOGGED TABLE sales.fleeting (id int PRIMARY KEY);
+CREATE VIEW sales.seen AS SELECT 1 AS one;
+CREATE TABLE sales.parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE sales.parts_1 PARTITION OF sales.parts DEFAULT;
+CREATE TABLE public.elsewhere (id int PRIMARY KEY);
+INSERT INTO sales.good VALUES (1, 'a');
+INSERT INTO sales."Good Too" VALUES (1, 'a');
+INSERT INTO sales.parts VALUES (1), (2);

@@ -1,0 +1,10 @@
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE DOMAIN cents AS int CHECK (VALUE >= 0);
+CREATE TYPE spot AS (x int, y cents);
+CREATE TABLE all_indexes (id int PRIMARY KEY, m mood NOT NULL DEFAULT 'ok', c cents, s spot, v text, CHECK (v <> 'no'));
+CREATE INDEX all_v ON all_indexes (lower(v)) WHERE c > 0;
+CREATE UNIQUE INDEX all_c ON all_indexes (c);
+CREATE TABLE key_only (id int PRIMARY KEY, v text UNIQUE);
+CREATE INDEX key_only_v ON key_only (lower(v));
+INSERT INTO all_indexes SELECT i, 'sad', i, ('(' || i || ',' || i || ')')::spot, 'v' || i FROM generate_series(1, 10) i;
+INSERT INTO key_only SELECT i, 'v' || i FROM generate_series(1, 10) i;
