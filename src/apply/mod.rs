@@ -23,6 +23,7 @@ pub mod skip;
 pub mod state_read;
 mod table_plan;
 pub mod target_session;
+pub mod writers;
 
 #[cfg(test)]
 mod history_tests;
