@@ -18,7 +18,7 @@ async fn seed(pair: &Pair, seed: u64) {
     let mut world = World::new(pair, tables::all(), seed).await;
     let mut writers = Writers::connect(&world.conninfo, 4, seed).await;
     let tables = world.tables().to_vec();
-    let acts = scaled(500, 1500);
+    let acts = scaled(400, 1500);
     writers.run(&tables, acts / 2).await;
     writers.settle().await;
 
