@@ -2,7 +2,7 @@
 //!
 //! `route` says where a table's changes go; `group`, `coalesce`, `table_plan`, `single` and `plan` turn groups of
 //! transactions into statements, `encode` into bytes, `progress` says what may be confirmed: all pure. `checkpoint`
-//! is the stream's state in the target (`skip` and `state_read` belong to it), `target_session`, `serial` and `applier` write.
+//! is the stream's state in the target (`skip` and `state_read` belong to it), `target_session`, `serial`, `applier` and `flusher` write.
 
 pub mod applier;
 mod blame;
