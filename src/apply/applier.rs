@@ -5,7 +5,7 @@
 //! `progress`.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::apply::checkpoint::CheckpointWriter;
 use crate::apply::error::ApplyError;
-use crate::apply::flusher::Flusher;
+use crate::apply::flusher::{Flusher, Shared};
 use crate::apply::group::{Closing, PlannedGroup};
 use crate::apply::plan::{Group, PlanOptions, plan};
 use crate::apply::progress::Progress;
@@ -66,35 +66,6 @@ pub struct ApplyReport {
     pub commit_time: Option<PgTimestamp>,
     /// Groups that had to go row by row.
     pub row_by_row: u64,
-}
-
-/// Progress shared by the writing loop and the flushing loop.
-#[derive(Debug)]
-pub(super) struct Shared {
-    progress: Mutex<Progress>,
-    report: watch::Sender<ApplyReport>,
-    /// The end is reached: the flusher need not wait for its time.
-    hurry: Notify,
-}
-
-impl Shared {
-    /// Waits until the flusher need not wait for its time.
-    pub(super) async fn hurry(&self) {
-        self.hurry.notified().await;
-    }
-
-    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn publish(&self, change: impl FnOnce(&mut ApplyReport)) {
-        let progress = *self.progress();
-        self.report.send_modify(|report| {
-            report.applied = progress.applied();
-            report.durable = progress.durable();
-            change(report);
-        });
-    }
 }
 
 /// A group that is executed and checked, and whose COMMIT was not sent yet.

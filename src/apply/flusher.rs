@@ -1,16 +1,41 @@
-//! The loop that makes commits durable: a commit that waits for the disk, now and then, on a session of its own.
+//! Makes commits durable: the loop beside the one that writes, on a session of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::apply::applier::Shared;
+use crate::apply::applier::ApplyReport;
 use crate::apply::checkpoint;
 use crate::apply::error::ApplyError;
+use crate::apply::progress::Progress;
 use crate::pg::{PgError, Session};
 
-/// The loop that makes commits durable; runs beside [`Applier::run`], on a session of its own.
+/// Progress shared by the writing loop and the flushing loop.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) progress: Mutex<Progress>,
+    pub(super) report: watch::Sender<ApplyReport>,
+    /// The end is reached: the flusher need not wait for its time.
+    pub(super) hurry: Notify,
+}
+
+impl Shared {
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn publish(&self, change: impl FnOnce(&mut ApplyReport)) {
+        let progress = *self.progress();
+        self.report.send_modify(|report| {
+            report.applied = progress.applied();
+            report.durable = progress.durable();
+            change(report);
+        });
+    }
+}
+
+/// The loop that makes commits durable; runs beside [`super::Applier::run`], on a session of its own.
 #[derive(Debug)]
 pub struct Flusher {
     pub(super) session: Session,
@@ -27,7 +52,7 @@ impl Flusher {
             let stopping = tokio::select! {
                 () = async { let _ = stop.wait_for(|s| *s).await.map(|_| ()); } => true,
                 () = tokio::time::sleep(self.every) => false,
-                () = self.shared.hurry() => false,
+                () = self.shared.hurry.notified() => false,
             };
             let flush = self.shared.progress().start_flush();
             if let Some(flush) = flush {

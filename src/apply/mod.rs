@@ -2,7 +2,8 @@
 //!
 //! `route` says where a table's changes go; `group`, `coalesce`, `table_plan`, `single` and `plan` turn groups of
 //! transactions into statements, `encode` into bytes, `progress` says what may be confirmed: all pure. `checkpoint`
-//! is the stream's state in the target (`skip` and `state_read` belong to it), `target_session`, `serial` and `applier` write.
+//! is the stream's state in the target (`table_state`, `skip` and `state_read` belong to it), `target_session`,
+//! `serial`, `applier` and `flusher` write.
 
 pub mod applier;
 mod blame;
@@ -22,7 +23,9 @@ mod single;
 pub mod skip;
 pub mod state_read;
 mod table_plan;
+mod table_state;
 pub mod target_session;
+pub mod writers;
 
 #[cfg(test)]
 mod history_tests;

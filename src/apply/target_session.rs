@@ -230,7 +230,11 @@ impl TargetSession {
         /// A chunk of COPY data: large enough to cost nothing, small enough not to be copied into a huge buffer.
         const CHUNK: usize = 64 << 10;
         let statement = self.statement(&StatementKey::Copy(route, columns.clone()))?;
-        let sink = self.session.copy_in(statement).await?;
+        // When COPY is refused before it takes data, tokio-postgres has already sent a Sync too many: every later answer
+        // would be taken for that of the next statement. Without its SQLSTATE the failure counts as the connection's,
+        // and the session is given up.
+        let broken = |error: tokio_postgres::Error| Cause::Error { error: error.into(), sqlstate: None };
+        let sink = self.session.copy_in(statement).await.map_err(broken)?;
         let mut sink = std::pin::pin!(sink);
         let mut data = data.clone();
         while !data.is_empty() {

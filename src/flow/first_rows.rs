@@ -9,6 +9,7 @@ use futures_util::future::try_join_all;
 
 use crate::apply::checkpoint::{self, StreamKey, TableState};
 use crate::apply::route::Delivery;
+use crate::apply::writers;
 use crate::catalog::ddl::{TargetDdl, TargetOptions, target_ddl};
 use crate::catalog::{ColumnDef, read_table, read_types};
 use crate::copy::chunk::{PageRange, split};
@@ -275,7 +276,7 @@ impl Copy<'_> {
         }
         let source = pg::connect(&self.options.source).await.map_err(FlowError::Source)?;
         let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
-        checkpoint::mark_writer(&target, &self.options.key).await.map_err(FlowError::Target)?;
+        writers::mark_writer(&target, &self.options.key).await.map_err(FlowError::Target)?;
         let settings = "SET synchronous_commit = off; SET session_replication_role = replica";
         if target.batch_execute(settings).await.is_err() {
             // Without the right to it, triggers fire; pre-flight has refused tables where that matters.
@@ -309,7 +310,7 @@ impl Copy<'_> {
         let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
         target.batch_execute("SET synchronous_commit = on").await.map_err(failed)?;
         let key = &self.options.key;
-        checkpoint::mark_writer(&target, key).await.map_err(FlowError::Target)?;
+        writers::mark_writer(&target, key).await.map_err(FlowError::Target)?;
         let name = table.work.target.to_string();
         let records = checkpoint::read_tables(&target, key).await?;
         let Some(mut record) = records.into_iter().find(|r| r.target_table == name) else {

@@ -3,6 +3,7 @@
 use crate::apply::ApplyError;
 use crate::apply::checkpoint::{self, StreamKey};
 use crate::apply::state_read;
+use crate::apply::writers;
 use crate::flow::error::FlowError;
 use crate::pg::Session;
 
@@ -19,7 +20,7 @@ pub(crate) async fn hold_stream_again(
     owned: Option<i64>,
 ) -> Result<(), FlowError> {
     if checkpoint::try_lock(target, key).await? {
-        return Ok(checkpoint::end_writers(target, key).await?);
+        return Ok(writers::end_writers(target, key).await?);
     }
     if let Some(owned) = owned {
         // Our own session that the server has not given up yet may hold the lock; a later generation is another's.

@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::checkpoint::CheckpointWriter;
 use crate::apply::group::GroupLimits;
 use crate::apply::plan::PlanOptions;
 use crate::apply::progress::Progress;
 use crate::apply::skip;
 use crate::apply::target_session::TargetSession;
+use crate::apply::writers;
 use crate::apply::{Applier, ApplyOptions, ApplyReport};
 use crate::capture::slot::{plugin_options, stopped};
 use crate::capture::{SlotOptions, SlotReader, Written};
@@ -257,7 +258,7 @@ impl Running<'_> {
     ) -> Result<(Applier, crate::apply::Flusher, watch::Receiver<ApplyReport>), FlowError> {
         let key = &self.options.key;
         let session = connect_target(self.options).await?;
-        checkpoint::mark_writer(&session, key).await.map_err(FlowError::Target)?;
+        writers::mark_writer(&session, key).await.map_err(FlowError::Target)?;
         let session =
             TargetSession::new(session, routes.clone(), replica_role).await.map_err(FlowError::Target)?;
         let writer = CheckpointWriter::new(session.session(), key.clone(), generation)

@@ -171,6 +171,8 @@ pub(crate) const PINNED: &[(&str, &str)] = &[
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
     ("idle_session_timeout", "0"),
+    // The catalog queries are estimated high enough to be compiled, which takes a second each and gains nothing.
+    ("jit", "off"),
 ];
 
 /// `PINNED` as the start-up parameter `options` (no value of it needs escaping).

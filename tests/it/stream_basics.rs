@@ -1,7 +1,8 @@
 //! A stream from nothing: tables made, rows copied, changes followed.
 
 use crate::support::db::assert_same;
-use crate::support::stream::Stream;
+use crate::support::stream::{LIMIT, Stream};
+use crate::support::wait::until;
 
 #[tokio::test]
 async fn rows_and_changes_arrive() {
@@ -45,4 +46,27 @@ async fn a_table_that_others_refer_to_on_the_target_is_truncated_too() {
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "public.parent").await;
     assert_same(&stream.source, &stream.target, "public.child").await;
+}
+
+#[tokio::test]
+async fn a_refused_copy_of_many_new_rows_ends_the_stream_and_writes_nothing() {
+    let stream = Stream::new(
+        "CREATE TABLE public.t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'a')",
+        "",
+        &["mode = \"dml\"\ntables = [\"public.t\"]"],
+    )
+    .await;
+    stream.catch_up();
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
+    stream.source.exec("INSERT INTO t VALUES (2, 'b')").await;
+    until("the stream runs", LIMIT, async || stream.target.value("SELECT count(*) FROM t").await == "2")
+        .await;
+    // COPY, which takes many rows, is refused before it takes any.
+    stream.target.exec("ALTER TABLE t RENAME COLUMN note TO other").await;
+    stream.source.exec("INSERT INTO t SELECT i, 'many' FROM generate_series(3, 1000) i").await;
+    let finished = running.wait(LIMIT).expect_code(1);
+    assert!(finished.stderr.contains("note"), "{finished:?}");
+    stream.target.exec("ALTER TABLE t RENAME COLUMN other TO note").await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.t").await;
 }

@@ -83,13 +83,13 @@ fn found(version: i32, wanted: &[WantedTable]) -> Vec<Finding> {
 #[test]
 fn both_publications_are_made_even_when_one_is_empty() {
     let plan = plan("p", &source(150_000), &BTreeMap::new(), &[wanted(table("Order"))], &[]).unwrap();
-    assert_eq!(plan.publications, ["p", "p_insert"]);
+    assert_eq!(plan.publications, ["p", "p_ins"]);
     assert_eq!(
         plan.statements,
         [
             "CREATE PUBLICATION p FOR TABLE ONLY s.\"Order\" WITH \
              (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)",
-            "CREATE PUBLICATION p_insert WITH (publish = 'insert', publish_via_partition_root = false)",
+            "CREATE PUBLICATION p_ins WITH (publish = 'insert', publish_via_partition_root = false)",
         ]
     );
 }

@@ -7,6 +7,8 @@ mod values;
 mod world;
 mod writers;
 
+use std::ops::RangeInclusive;
+
 use crate::support::cluster::Pair;
 use crate::support::scaled;
 
@@ -18,14 +20,18 @@ async fn seed(pair: &Pair, seed: u64) {
     let mut world = World::new(pair, tables::all(), seed).await;
     let mut writers = Writers::connect(&world.conninfo, 4, seed).await;
     let tables = world.tables().to_vec();
-    let acts = scaled(500, 1500);
+    let acts = scaled(400, 600);
     writers.run(&tables, acts / 2).await;
     writers.settle().await;
 
     world.forget_deletions().await;
     world.start();
     world.wait_for_snapshot().await;
-    writers.run(&tables, acts / 2).await;
+    writers.run(&tables, acts / 4).await;
+    if seed.is_multiple_of(3) {
+        world.kill_and_start();
+    }
+    writers.run(&tables, acts / 4).await;
     writers.settle().await;
     world.wait_for_copy().await;
     writers.run(&tables, acts).await;
@@ -39,19 +45,27 @@ async fn seed(pair: &Pair, seed: u64) {
     world.finish().await;
 }
 
-/// Seeds that once found something, and those that follow; `REPCLOUD_TEST_SEED` runs one alone.
+/// Every third seed kills the program while it copies. `REPCLOUD_TEST_SEED` runs one seed alone.
+async fn seeds(numbers: RangeInclusive<u64>) {
+    let chosen = std::env::var("REPCLOUD_TEST_SEED").ok();
+    let numbers = match chosen.map(|text| text.parse().expect("REPCLOUD_TEST_SEED is a number")) {
+        Some(number) => number..=number,
+        None => numbers,
+    };
+    let pair = world::servers();
+    for number in numbers {
+        seed(&pair, number).await;
+    }
+}
+
+/// Seeds 1 and 2 found: `-` as a regclass, updates of rows without a key that hold a bool or an inet, equal logdel keys
+/// spelt differently, tables truncated between snapshot and copy, TRUNCATE under a foreign key of the target.
 #[tokio::test]
 async fn scaled_random_workloads_arrive_everywhere() {
-    let chosen = std::env::var("REPCLOUD_TEST_SEED")
-        .ok()
-        .map(|text| text.parse().expect("REPCLOUD_TEST_SEED is a number"));
-    let pair = world::servers();
-    match chosen {
-        Some(number) => seed(&pair, number).await,
-        None => {
-            for number in 1..=scaled(2, 200) {
-                seed(&pair, number).await;
-            }
-        }
-    }
+    seeds(1..=scaled(2, 100)).await;
+}
+
+#[tokio::test]
+async fn scaled_random_workloads_arrive_after_a_kill_in_the_copy() {
+    seeds(102..=scaled(102, 200)).await;
 }

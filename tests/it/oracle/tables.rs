@@ -175,7 +175,7 @@ pub(super) fn all() -> Vec<Table> {
 pub(super) const SCHEMAS: &[&str] = &["Odd Schema", "select"];
 
 fn keys() -> Vec<Table> {
-    use KeyKind::{AnyCase, AnyScale, High, Low, Plain, Text, Uuid};
+    use KeyKind::{AnyCase, AnyScale, Float, High, Interval, Low, Plain, Text, Uuid};
     vec![
         Table::new("k_bigint").key("id", "bigint", Plain).usual().primary().logdel(),
         Table::new("k_composite").key("a", "int", High).key("b", "text", Low).usual().primary().logdel(),
@@ -188,6 +188,8 @@ fn keys() -> Vec<Table> {
         Table::new("k_citext").key("id", "public.citext", AnyCase).usual().primary().logdel(),
         Table::new("k_numeric").key("id", "numeric", AnyScale).usual().primary().logdel(),
         Table::new("k_uuid").key("id", "uuid", Uuid).usual().primary(),
+        Table::new("k_float").key("id", "float8", Float).usual().primary(),
+        Table::new("k_interval").key("id", "interval", Interval).usual().primary().logdel(),
         Table::new("k_only").key("id", "bigint", Plain).primary().logdel(),
     ]
 }

@@ -33,6 +33,10 @@ pub(super) enum KeyKind {
     /// 7, 7.0, 7.00 by chance: equal, not as text.
     AnyScale,
     Uuid,
+    /// 0 and -0 by chance.
+    Float,
+    /// Days, or as many hours, by chance.
+    Interval,
 }
 
 impl KeyKind {
@@ -49,6 +53,10 @@ impl KeyKind {
             }
             KeyKind::AnyScale => format!("{k}{}", ["", ".0", ".00", ".000"][rng.random_range(0..4)]),
             KeyKind::Uuid => format!("{k:032x}"),
+            KeyKind::Float if k == 0 => ["0", "-0"][rng.random_range(0..2)].to_owned(),
+            KeyKind::Float => format!("{k}.1"),
+            KeyKind::Interval if rng.random_bool(0.5) => format!("{} hours", k * 24),
+            KeyKind::Interval => format!("{k} days"),
         }
     }
 
@@ -61,6 +69,8 @@ impl KeyKind {
             KeyKind::Text => "'key ''' || g || '\" \\ ü'",
             KeyKind::AnyCase => "'Key Number ' || g",
             KeyKind::Uuid => "lpad(to_hex(g), 32, '0')::uuid",
+            KeyKind::Float => "g + 0.1",
+            KeyKind::Interval => "make_interval(days => g)",
         }
     }
 }

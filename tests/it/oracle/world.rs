@@ -39,6 +39,9 @@ pub(super) struct World<'p> {
     program: Repcloud,
     running: Option<Running>,
     seed: u64,
+    /// The consistent point of the program's slot, and the source's clock when all tables were copied.
+    snapshot: String,
+    copied_by: String,
     _pair: &'p Pair,
 }
 
@@ -65,8 +68,19 @@ impl<'p> World<'p> {
         }
         let program = Repcloud::new(&configuration(pair, &app, &tables));
         let conninfo = pair.source.conninfo(&app);
-        let world =
-            World { conninfo, tables, source, native, ours, program, running: None, seed, _pair: pair };
+        let world = World {
+            conninfo,
+            tables,
+            source,
+            native,
+            ours,
+            program,
+            running: None,
+            seed,
+            snapshot: String::new(),
+            copied_by: String::new(),
+            _pair: pair,
+        };
         world.subscribe().await;
         world
     }
@@ -103,14 +117,23 @@ impl<'p> World<'p> {
     pub(super) async fn wait_for_snapshot(&mut self) {
         let running = self.running.as_mut().unwrap();
         let slot = format!(
-            "select count(*) from pg_replication_slots where slot_name like 'repcloud_prod__%' and confirmed_flush_lsn is not null and database = 'app_{}'",
+            "select max(confirmed_flush_lsn)::text from pg_replication_slots where slot_name like 'repcloud_prod__%' and confirmed_flush_lsn is not null and database = 'app_{}'",
             self.seed
         );
-        wait::until("the program has its slot", LIMIT, async || {
+        let snapshot = wait::value("the program has its slot", LIMIT, async || {
             assert!(running.is_running(), "the program ended\n{}", tail(&running.stderr()));
-            self.source.value(&slot).await == "1"
+            Some(self.source.value(&slot).await).filter(|lsn| !lsn.is_empty())
         })
         .await;
+        self.snapshot = snapshot;
+    }
+
+    /// `kill -9`, and starts it again.
+    pub(super) fn kill_and_start(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.kill();
+        }
+        self.start();
     }
 
     /// When every table has been copied.
@@ -122,6 +145,7 @@ impl<'p> World<'p> {
             self.ours.value(sql).await == "t"
         })
         .await;
+        self.copied_by = self.source.value("SELECT clock_timestamp()").await;
     }
 
     /// Waits until both copies have everything, and compares all tables. The program is stopped.
@@ -180,16 +204,30 @@ impl<'p> World<'p> {
         let key: Vec<_> = table.identity().into_iter().map(quote).collect();
         let same: Vec<_> = key.iter().map(|k| format!("s.{k} = a.{k}")).collect();
         let (key, same, audit) = (key.join(", "), same.join(" and "), audit_table(table));
+        // A table whose copy had to begin again holds no deletion from before that.
+        let from = if self.copied_late(&kept).await { self.copied_by.as_str() } else { "-infinity" };
         let gone = format!(
             "select {columns}, pg_catalog.pg_xact_commit_timestamp(a_xid) from (select distinct on ({key}) a.* from {audit} a \
-             where not exists (select from {name} s where {same}) order by {key}, a_seq desc) last"
+             where not exists (select from {name} s where {same}) order by {key}, a_seq desc) last \
+             where pg_catalog.pg_xact_commit_timestamp(a_xid) > '{from}'"
         );
         let stamped = format!(
-            "select {columns}, repcloud_source_deleted from {kept} where repcloud_source_deleted is not null"
+            "select {columns}, repcloud_source_deleted from {kept} where repcloud_source_deleted > '{from}'"
         );
         if let Some(text) = difference(&self.source, &self.ours, &gone, &stamped).await {
             let _ = write!(report, "{kept}: deleted on the source (left) and stamped rows (right)\n{text}\n");
         }
+    }
+
+    /// The table's rows were copied under a later snapshot than the slot's: it was truncated meanwhile, or the program
+    /// was killed.
+    async fn copied_late(&self, kept: &str) -> bool {
+        let sql = format!(
+            "select copied_at_lsn > '{}' from repcloud.table_state where target_table::regclass = {}::regclass",
+            self.snapshot,
+            text(kept)
+        );
+        self.ours.value(&sql).await == "t"
     }
 
     /// Forgets deletions so far: those that were before the first rows were copied.
@@ -254,7 +292,7 @@ fn audit(table: &Table) -> String {
     let key: Vec<_> = table
         .identity()
         .into_iter()
-        .map(|c| format!("to_jsonb(OLD)->>{0} IS NOT DISTINCT FROM to_jsonb(NEW)->>{0}", text(c)))
+        .map(|c| format!("OLD.{0} IS NOT DISTINCT FROM NEW.{0}", quote(c)))
         .collect();
     let same = key.join(" AND ");
     format!(

@@ -174,10 +174,14 @@ impl Writers {
         }
     }
 
-    async fn copy(&self, index: usize, sql: &str, data: &str) -> bool {
-        let db = &self.sessions[index].db;
-        let sink = db.copy_in::<_, Bytes>(sql).await;
-        let Ok(sink) = sink else { return false };
+    /// The lock first: an error before COPY takes data leaves tokio-postgres one answer behind for good.
+    async fn copy(&mut self, index: usize, sql: &str, data: &str) -> bool {
+        let table = sql.trim_start_matches("COPY ").split(" (").next().unwrap_or_default().to_owned();
+        let lock = format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE");
+        if self.sessions[index].open.is_none() || !self.command(index, &lock).await {
+            return self.sessions[index].open.is_none();
+        }
+        let sink = self.sessions[index].db.copy_in::<_, Bytes>(sql).await.expect("COPY begins");
         let mut sink = pin!(sink);
         sink.send(Bytes::copy_from_slice(data.as_bytes())).await.is_ok() && sink.finish().await.is_ok()
     }
