@@ -69,13 +69,14 @@ pub struct SlotOptions {
 /// (`proto-notes/decisions/0005-whole-transactions.md`).
 const PROTOCOL_VERSION: u8 = 1;
 
-/// The options of START_REPLICATION for pgoutput. Names of publications are SQL identifiers inside one string.
-pub fn plugin_options(publications: &[String]) -> Vec<(String, String)> {
+/// The options of START_REPLICATION for pgoutput. Names of publications are SQL identifiers inside one string. With
+/// `messages` a transaction that holds nothing but a logical message is sent too (PostgreSQL 14).
+pub fn plugin_options(publications: &[String], messages: bool) -> Vec<(String, String)> {
     let names: Vec<_> = publications.iter().map(|p| crate::model::quote_ident(p)).collect();
     vec![
         ("proto_version".into(), PROTOCOL_VERSION.to_string()),
         ("publication_names".into(), names.join(",")),
-        ("messages".into(), "false".into()),
+        ("messages".into(), messages.to_string()),
     ]
 }
 

@@ -15,6 +15,7 @@ mod hold;
 mod leaves;
 mod monitor;
 pub mod options;
+pub mod pipeline;
 pub mod planner;
 mod prepare;
 pub mod reset;

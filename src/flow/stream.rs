@@ -6,28 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::apply::checkpoint::CheckpointWriter;
 use crate::apply::group::GroupLimits;
-use crate::apply::plan::PlanOptions;
 use crate::apply::progress::Progress;
 use crate::apply::skip;
 use crate::apply::target_session::TargetSession;
 use crate::apply::writers;
 use crate::apply::{Applier, ApplyOptions, ApplyReport};
 use crate::capture::slot::{plugin_options, stopped};
-use crate::capture::{SlotOptions, SlotReader, Written};
+use crate::capture::{SlotReader, Written};
 use crate::flow::error::FlowError;
+use crate::flow::facts;
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
+use crate::flow::pipeline::{self, Pipeline};
 use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
-use crate::flow::{facts, planner};
-use crate::model::{Events, Lsn, RetryAdvice, TxnBatch};
+use crate::model::{Events, Lsn, RetryAdvice};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{self, Session};
 
@@ -162,9 +161,6 @@ impl Running<'_> {
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
         let reader = self.reader(&source, replication, ready.from, &ready.publications, written).await?;
-        let (batches_in, batches) = mpsc::channel::<TxnBatch>(4);
-        let (groups_in, groups) = mpsc::channel(1);
-        let (halt_in, halt) = watch::channel(false);
         let watched = Watched::new(reader.received(), routes.clone(), self.board);
         let monitor = Monitor {
             options: self.options,
@@ -179,36 +175,28 @@ impl Running<'_> {
             work: &ready.work,
             until: self.until,
         };
-        let mut tasks: JoinSet<Result<(), FlowError>> = JoinSet::new();
-        let (limits, plan_options) = (GroupLimits::default(), PlanOptions::default());
-        let planning = planner::run(routes.clone(), limits, plan_options, batches, groups_in);
-        tasks.spawn(async move {
-            planning.await;
-            Ok(())
-        });
-        let reading = reader.run(batches_in, halt.clone());
-        tasks.spawn(async move { Ok(reading.await?) });
-        tasks.spawn(async move { Ok(applier.run(groups).await?) });
-        tasks.spawn(async move { Ok(flusher.run(halt).await?) });
-        let relay = relay(report.clone(), written_in);
-        let watching = monitor.run(report);
-        let lost_lock = target.ended();
-        let outcome = tokio::select! {
-            biased;
-            Some(done) = tasks.join_next() => joined(done),
-            result = watching => result,
-            error = lost_lock => Err(FlowError::Target(error)),
-            () = relay => Ok(()),
-            () = stopped(&mut stop) => Ok(()),
+        let mut pipeline = Pipeline::start(
+            reader,
+            (applier, flusher),
+            routes.clone(),
+            GroupLimits::default(),
+            report.clone(),
+            written_in,
+        );
+        let outcome = {
+            let watching = monitor.run(report);
+            let lost_lock = target.ended();
+            tokio::select! {
+                biased;
+                done = pipeline.ended() => done,
+                result = watching => result,
+                error = lost_lock => Err(FlowError::Target(error)),
+                () = stopped(&mut stop) => Ok(()),
+            }
         };
         match outcome {
-            // In order: the reader confirms and ends the stream, its channel closes, the applier writes the rest. A task
-            // that ended early without an error ended because of another one's: that error comes to light here.
-            Ok(()) => {
-                halt_in.send_replace(true);
-                drain(&mut tasks).await
-            }
-            Err(error) => Err(cause(error, &mut tasks)),
+            Ok(()) => pipeline.finish().await,
+            Err(error) => Err(pipeline.cause(error)),
         }
     }
 
@@ -221,24 +209,16 @@ impl Running<'_> {
         publications: &[String],
         written: watch::Receiver<Written>,
     ) -> Result<SlotReader, FlowError> {
-        let status_every = self.status_interval(source).await?;
         let slot = self.options.slot();
-        let plugin = plugin_options(publications);
-        let stream = replication.start_replication(&slot, from, &plugin).await.map_err(FlowError::Source)?;
+        let plugin = plugin_options(publications, false);
+        let reader = pipeline::open_reader(source, replication, &slot, from, &plugin, written).await?;
         self.events.info(format!("streaming from slot \"{slot}\" at {from}"));
         self.board.update(|v| {
             v.state = StreamState::CatchingUp;
             v.error = None;
             v.applied_lsn = v.applied_lsn.max(from);
         });
-        let options = SlotOptions {
-            from,
-            batch_changes: 2_500,
-            batch_bytes: 1 << 20,
-            status_every,
-            silence_limit: status_every * 12,
-        };
-        Ok(SlotReader::new(stream, options, written))
+        Ok(reader)
     }
 
     /// The transactions to leave out; a request that came too late is told and removed.
@@ -267,55 +247,4 @@ impl Running<'_> {
         let flush_session = connect_target(self.options).await?;
         Ok(Applier::new(session, flush_session, writer, progress, options))
     }
-
-    /// A quarter of the server's patience, ten seconds at most.
-    async fn status_interval(&self, source: &Session) -> Result<Duration, FlowError> {
-        let sql = "SELECT setting::int8 FROM pg_settings WHERE name = 'wal_sender_timeout'";
-        let row = source.query_one(sql, &[]).await.map_err(|e| FlowError::Source(e.into()))?;
-        let millis: i64 = row.try_get(0).map_err(|e| FlowError::Source(e.into()))?;
-        let longest = Duration::from_secs(10);
-        Ok(match u64::try_from(millis) {
-            Ok(millis @ 1..) => (Duration::from_millis(millis) / 4).min(longest),
-            _ => longest,
-        })
-    }
-}
-
-/// Tells the reader what may be confirmed. Ends when the applier is gone.
-async fn relay(mut report: watch::Receiver<ApplyReport>, written: watch::Sender<Written>) {
-    while report.changed().await.is_ok() {
-        let ApplyReport { durable, applied, .. } = *report.borrow_and_update();
-        written.send_replace(Written { durable, applied });
-    }
-}
-
-fn joined(done: Result<Result<(), FlowError>, JoinError>) -> Result<(), FlowError> {
-    done.unwrap_or_else(|error| Err(FlowError::Internal(format!("a task of the stream ended: {error}"))))
-}
-
-/// Waits for the tasks' end; those that do not end in time are aborted (what they did not commit comes again).
-async fn drain(tasks: &mut JoinSet<Result<(), FlowError>>) -> Result<(), FlowError> {
-    const LIMIT: Duration = Duration::from_secs(10);
-    let mut outcome = Ok(());
-    let all = async {
-        while let Some(done) = tasks.join_next().await {
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(joined(done));
-        }
-    };
-    let _ended = tokio::time::timeout(LIMIT, all).await.is_ok();
-    outcome
-}
-
-/// The first task to end may only have seen another one's failure from its side: an applier's or planner's error that
-/// is there by now says more than a closed connection.
-fn cause(error: FlowError, tasks: &mut JoinSet<Result<(), FlowError>>) -> FlowError {
-    if matches!(error, FlowError::Apply(_)) {
-        return error;
-    }
-    while let Some(done) = tasks.try_join_next() {
-        if let Err(FlowError::Apply(other)) = joined(done) {
-            return FlowError::Apply(other);
-        }
-    }
-    error
 }

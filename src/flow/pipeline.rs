@@ -1,0 +1,144 @@
+//! Reader, planner, applier and flusher side by side: what a stream and the catch-up of a repack share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::apply::group::GroupLimits;
+use crate::apply::plan::PlanOptions;
+use crate::apply::route::RouteTable;
+use crate::apply::{Applier, ApplyReport, Flusher};
+use crate::capture::{SlotOptions, SlotReader, Written};
+use crate::flow::error::FlowError;
+use crate::flow::planner;
+use crate::model::{Lsn, TxnBatch};
+use crate::pg::Session;
+use crate::pg::replication::ReplicationClient;
+
+/// The tasks that carry changes from a slot into a target, until the first of them ends.
+#[derive(Debug)]
+pub struct Pipeline {
+    tasks: JoinSet<Result<(), FlowError>>,
+    halt: watch::Sender<bool>,
+}
+
+impl Pipeline {
+    /// Starts the tasks. `report` is the applier's, `written` the reader's other end.
+    pub fn start(
+        reader: SlotReader,
+        (applier, flusher): (Applier, Flusher),
+        routes: Arc<RouteTable>,
+        limits: GroupLimits,
+        report: watch::Receiver<ApplyReport>,
+        written: watch::Sender<Written>,
+    ) -> Self {
+        let (batches_in, batches) = mpsc::channel::<TxnBatch>(4);
+        let (groups_in, groups) = mpsc::channel(1);
+        let (halt, halted) = watch::channel(false);
+        let mut tasks: JoinSet<Result<(), FlowError>> = JoinSet::new();
+        let planning = planner::run(routes, limits, PlanOptions::default(), batches, groups_in);
+        tasks.spawn(async move {
+            planning.await;
+            Ok(())
+        });
+        let reading = reader.run(batches_in, halted.clone());
+        tasks.spawn(async move { Ok(reading.await?) });
+        tasks.spawn(async move { Ok(applier.run(groups).await?) });
+        tasks.spawn(async move { Ok(flusher.run(halted).await?) });
+        tasks.spawn(async move {
+            relay(report, written).await;
+            Ok(())
+        });
+        Pipeline { tasks, halt }
+    }
+
+    /// Waits until one of the tasks has ended: with an error, or because another one has, whose error [`Self::finish`] or
+    /// [`Self::cause`] then finds.
+    pub async fn ended(&mut self) -> Result<(), FlowError> {
+        match self.tasks.join_next().await {
+            Some(done) => joined(done),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the tasks in order: the reader confirms and ends the stream, its channel closes, the applier writes the
+    /// rest. A task that ended early without an error ended because of another one's: that error comes to light here.
+    pub async fn finish(mut self) -> Result<(), FlowError> {
+        self.halt.send_replace(true);
+        drain(&mut self.tasks).await
+    }
+
+    /// The first task to end may only have seen another one's failure from its side: an applier's or planner's error
+    /// that is there by now says more than a closed connection.
+    pub fn cause(mut self, error: FlowError) -> FlowError {
+        if matches!(error, FlowError::Apply(_)) {
+            return error;
+        }
+        while let Some(done) = self.tasks.try_join_next() {
+            if let Err(FlowError::Apply(other)) = joined(done) {
+                return FlowError::Apply(other);
+            }
+        }
+        error
+    }
+}
+
+/// Starts reading `slot` at `from`. `source` is asked how long the server waits for a sign of life.
+pub async fn open_reader(
+    source: &Session,
+    replication: ReplicationClient,
+    slot: &str,
+    from: Lsn,
+    plugin: &[(String, String)],
+    written: watch::Receiver<Written>,
+) -> Result<SlotReader, FlowError> {
+    let status_every = status_interval(source).await?;
+    let stream = replication.start_replication(slot, from, plugin).await.map_err(FlowError::Source)?;
+    let options = SlotOptions {
+        from,
+        batch_changes: 2_500,
+        batch_bytes: 1 << 20,
+        status_every,
+        silence_limit: status_every * 12,
+    };
+    Ok(SlotReader::new(stream, options, written))
+}
+
+/// A quarter of the server's patience, ten seconds at most.
+async fn status_interval(source: &Session) -> Result<Duration, FlowError> {
+    let sql = "SELECT setting::int8 FROM pg_settings WHERE name = 'wal_sender_timeout'";
+    let row = source.query_one(sql, &[]).await.map_err(|e| FlowError::Source(e.into()))?;
+    let millis: i64 = row.try_get(0).map_err(|e| FlowError::Source(e.into()))?;
+    let longest = Duration::from_secs(10);
+    Ok(match u64::try_from(millis) {
+        Ok(millis @ 1..) => (Duration::from_millis(millis) / 4).min(longest),
+        _ => longest,
+    })
+}
+
+/// Tells the reader what may be confirmed. Ends when the applier is gone.
+async fn relay(mut report: watch::Receiver<ApplyReport>, written: watch::Sender<Written>) {
+    while report.changed().await.is_ok() {
+        let ApplyReport { durable, applied, .. } = *report.borrow_and_update();
+        written.send_replace(Written { durable, applied });
+    }
+}
+
+fn joined(done: Result<Result<(), FlowError>, JoinError>) -> Result<(), FlowError> {
+    done.unwrap_or_else(|error| Err(FlowError::Internal(format!("a task of the stream ended: {error}"))))
+}
+
+/// Waits for the tasks' end; those that do not end in time are aborted (what they did not commit comes again).
+async fn drain(tasks: &mut JoinSet<Result<(), FlowError>>) -> Result<(), FlowError> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let mut outcome = Ok(());
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(joined(done));
+        }
+    };
+    let _ended = tokio::time::timeout(LIMIT, all).await.is_ok();
+    outcome
+}
