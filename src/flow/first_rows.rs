@@ -21,6 +21,7 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
+use crate::flow::slot::{HeldSnapshot, import};
 use crate::flow::status::Board;
 use crate::flow::work::{TableWork, new_record};
 use crate::model::{Events, Lsn, TableName};
@@ -87,8 +88,7 @@ pub(crate) async fn begin(
 /// A snapshot of the source, held open by a session so that any number of others can import it.
 #[derive(Debug)]
 pub(crate) struct FirstRows {
-    holder: Session,
-    snapshot: String,
+    held: HeldSnapshot,
     at: Lsn,
 }
 
@@ -116,14 +116,7 @@ struct Progress<'a> {
 impl FirstRows {
     /// Imports `exported` (a slot's snapshot) and exports it anew from a session of our own.
     pub(crate) async fn hold(options: &ConnectOptions, exported: &str, at: Lsn) -> Result<Self, FlowError> {
-        let holder = pg::connect(options).await.map_err(FlowError::Source)?;
-        import(&holder, exported).await?;
-        let row = holder
-            .query_one("SELECT pg_export_snapshot()", &[])
-            .await
-            .map_err(|e| FlowError::Source(e.into()))?;
-        let snapshot = row.try_get(0).map_err(|e| FlowError::Source(e.into()))?;
-        Ok(FirstRows { holder, snapshot, at })
+        Ok(FirstRows { held: HeldSnapshot::hold(options, exported).await?, at })
     }
 
     /// The consistent point: changes of transactions that commit later are streamed, all others are in the snapshot.
@@ -133,7 +126,7 @@ impl FirstRows {
 
     /// Lets go of the snapshot.
     pub(crate) async fn release(self) -> Result<(), FlowError> {
-        self.holder.close().await.map_err(FlowError::Source)
+        self.held.release().await
     }
 
     /// Copies the rows of `work`, builds the indexes and marks each table as it is finished. Where foreign keys stay awake,
@@ -185,7 +178,7 @@ impl FirstRows {
             tables.push(progress);
         }
         let copy = Copy {
-            snapshot: &self.snapshot,
+            snapshot: self.held.id(),
             options,
             tables: &tables,
             tasks: Mutex::new(tasks),
@@ -222,8 +215,9 @@ impl FirstRows {
                 })
                 .collect();
             let columns: Vec<String> = pairs.iter().map(|(c, _)| c.name.clone()).collect();
-            let versions = [&self.holder, target].map(|s| i32::try_from(s.server_version()).unwrap_or(0));
-            let heap = read_heap(&self.holder, &source.name).await?;
+            let versions =
+                [self.held.session(), target].map(|s| i32::try_from(s.server_version()).unwrap_or(0));
+            let heap = read_heap(self.held.session(), &source.name).await?;
             specs.push((
                 source.name.clone(),
                 CopySpec {
@@ -244,16 +238,6 @@ impl FirstRows {
         }
         Ok(Progress { work, spec: specs, left: AtomicUsize::new(count), rows: AtomicU64::new(0) })
     }
-}
-
-async fn import(session: &Session, snapshot: &str) -> Result<(), FlowError> {
-    let quoted = snapshot.replace('\'', "''");
-    session
-        .batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{quoted}'"
-        ))
-        .await
-        .map_err(|e| FlowError::Source(e.into()))
 }
 
 struct Copy<'a> {
@@ -289,7 +273,7 @@ impl Copy<'_> {
             let table = &self.tables[task.table];
             let Some((_, spec)) = table.spec.iter().find(|(name, _)| *name == task.from) else { continue };
             // Short transactions: the holder keeps the snapshot, nobody else does.
-            import(&source, self.snapshot).await?;
+            import(&source, self.snapshot, "READ ONLY").await?;
             let outcome = copy_chunk(&source, &target, spec, task.range).await?;
             source.batch_execute("COMMIT").await.map_err(|e| FlowError::Source(e.into()))?;
             let rows = table.rows.fetch_add(outcome.rows, Ordering::Relaxed) + outcome.rows;

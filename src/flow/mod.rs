@@ -21,6 +21,7 @@ mod prepare;
 pub mod reset;
 mod resolve;
 pub mod skip_txn;
+pub mod slot;
 pub mod start;
 pub mod status;
 pub mod status_read;

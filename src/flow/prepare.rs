@@ -1,9 +1,6 @@
 //! Carries out the steps that `start` decides, until the stream can begin.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-use tokio::time::{Instant, timeout};
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
@@ -17,14 +14,12 @@ use crate::flow::first_rows::{self, FirstRows};
 use crate::flow::hold::hold_stream_again;
 use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
+use crate::flow::slot::{self, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{self, TableWork, new_record};
 use crate::model::{Events, Lsn, TableName, TablePattern};
-use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
-use crate::pg::{PgError, Session};
-
-/// How long a slot's creation may wait for running transactions.
-const SLOT_LIMIT: Duration = Duration::from_secs(300);
+use crate::pg::Session;
+use crate::pg::replication::ReplicationClient;
 
 /// A stream that can begin.
 #[derive(Debug)]
@@ -446,44 +441,9 @@ impl<'a> Preparation<'a> {
 
     /// Makes a slot and takes its snapshot over into a session that holds it.
     async fn make_slot(&mut self, name: &str, temporary: bool) -> Result<Lsn, FlowError> {
-        let request = SlotRequest {
-            name: name.to_owned(),
-            plugin: "pgoutput".to_owned(),
-            temporary,
-            snapshot: Snapshot::Export,
-            two_phase: false,
-            failover: !temporary && self.replication.server_version() >= 170_000,
-        };
-        let began = Instant::now();
-        let mut waiting = String::new();
-        let slot = {
-            let creation = self.replication.create_slot(&request, SLOT_LIMIT);
-            tokio::pin!(creation);
-            loop {
-                match timeout(Duration::from_secs(5), &mut creation).await {
-                    Ok(result) => break result,
-                    Err(_) => {
-                        let running = facts::running_transactions(self.source).await?;
-                        waiting = running.join("; ");
-                        self.events.warning(format!(
-                            "slot \"{name}\" has waited {} s for the end of {waiting}",
-                            began.elapsed().as_secs()
-                        ));
-                    }
-                }
-            }
-        };
-        let slot = match slot {
-            Ok(slot) => slot,
-            Err(PgError::Timeout { .. }) => {
-                return Err(FlowError::SlotTimeout {
-                    slot: name.to_owned(),
-                    seconds: SLOT_LIMIT.as_secs(),
-                    waiting_for: waiting,
-                });
-            }
-            Err(error) => return Err(FlowError::Source(error)),
-        };
+        let failover = !temporary && self.replication.server_version() >= 170_000;
+        let kind = SlotKind { temporary, failover };
+        let slot = slot::create(&mut self.replication, self.source, name, kind, self.events).await?;
         let exported = slot.snapshot_name.unwrap_or_default();
         self.snapshot = Some(FirstRows::hold(&self.options.source, &exported, slot.consistent_point).await?);
         if temporary {

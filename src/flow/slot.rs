@@ -1,0 +1,117 @@
+//! Making a slot, with a limit and the transactions it waits for named; a snapshot that outlives the command it came from.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::flow::error::FlowError;
+use crate::flow::facts;
+use crate::model::Events;
+use crate::pg::replication::{CreatedSlot, ReplicationClient, SlotRequest, Snapshot};
+use crate::pg::{self, ConnectOptions, PgError, Session};
+
+/// How long the server may wait for running transactions when a slot is made.
+const SLOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// What kind of slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotKind {
+    /// Gone with the session.
+    pub temporary: bool,
+    /// Synchronised to standbys (PostgreSQL 17).
+    pub failover: bool,
+}
+
+/// Makes a slot for pgoutput and exports its snapshot, which lasts until `replication`'s next command. While the server waits
+/// for transactions that were running, they are named in warnings.
+pub async fn create(
+    replication: &mut ReplicationClient,
+    source: &Session,
+    name: &str,
+    kind: SlotKind,
+    events: &Events,
+) -> Result<CreatedSlot, FlowError> {
+    let request = SlotRequest {
+        name: name.to_owned(),
+        plugin: "pgoutput".to_owned(),
+        temporary: kind.temporary,
+        snapshot: Snapshot::Export,
+        two_phase: false,
+        failover: kind.failover,
+    };
+    let began = Instant::now();
+    let mut waiting = String::new();
+    let slot = {
+        let creation = replication.create_slot(&request, SLOT_LIMIT);
+        tokio::pin!(creation);
+        loop {
+            match timeout(Duration::from_secs(5), &mut creation).await {
+                Ok(result) => break result,
+                Err(_) => {
+                    let running = facts::running_transactions(source).await?;
+                    waiting = running.join("; ");
+                    events.warning(format!(
+                        "slot \"{name}\" has waited {} s for the end of {waiting}",
+                        began.elapsed().as_secs()
+                    ));
+                }
+            }
+        }
+    };
+    match slot {
+        Ok(slot) => Ok(slot),
+        Err(PgError::Timeout { .. }) => Err(FlowError::SlotTimeout {
+            slot: name.to_owned(),
+            seconds: SLOT_LIMIT.as_secs(),
+            waiting_for: waiting,
+        }),
+        Err(error) => Err(FlowError::Source(error)),
+    }
+}
+
+/// A snapshot, held open by a session of its own so that any number of others can import it.
+#[derive(Debug)]
+pub struct HeldSnapshot {
+    holder: Session,
+    id: String,
+}
+
+impl HeldSnapshot {
+    /// Imports `exported` (a slot's snapshot) and exports it anew.
+    pub async fn hold(options: &ConnectOptions, exported: &str) -> Result<Self, FlowError> {
+        let holder = pg::connect(options).await.map_err(FlowError::Source)?;
+        import(&holder, exported, "READ ONLY").await?;
+        let row = holder
+            .query_one("SELECT pg_export_snapshot()", &[])
+            .await
+            .map_err(|e| FlowError::Source(e.into()))?;
+        let id = row.try_get(0).map_err(|e| FlowError::Source(e.into()))?;
+        Ok(HeldSnapshot { holder, id })
+    }
+
+    /// The session that holds it, in a transaction under it.
+    pub fn session(&self) -> &Session {
+        &self.holder
+    }
+
+    /// Its identifier, for [`import`].
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Lets go of it.
+    pub async fn release(self) -> Result<(), FlowError> {
+        self.holder.close().await.map_err(FlowError::Source)
+    }
+}
+
+/// Begins a transaction (`READ ONLY` or `READ WRITE`) of `session` under the snapshot.
+pub async fn import(session: &Session, snapshot: &str, access: &str) -> Result<(), FlowError> {
+    let quoted = snapshot.replace('\'', "''");
+    session
+        .batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ {access}; SET TRANSACTION SNAPSHOT '{quoted}'"
+        ))
+        .await
+        .map_err(|e| FlowError::Source(e.into()))
+}
