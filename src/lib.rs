@@ -6,7 +6,7 @@
 //! 8 cli        what a person types
 //! 7 config     the only room that knows TOML and the environment
 //! 6 service    keeps jobs alive: shutdown, status
-//! 5 —          (repack, modes and notify will live here)
+//! 5 repack     rebuilds a live table (modes and notify will live here)
 //! 4 flow       joins capture, copy and apply; owns the channels
 //! 3 capture  copy  apply  verify     neighbours without doors between them
 //! 2 catalog    what tables look like
@@ -26,6 +26,7 @@ pub mod decode;
 pub mod flow;
 pub mod model;
 pub mod pg;
+pub mod repack;
 pub mod service;
 pub mod sql;
 pub mod verify;
