@@ -60,6 +60,12 @@ const PURE: &[&str] = &[
     "verify/judge.rs",
     "flow/start.rs",
     "flow/handover.rs",
+    "repack/bloat.rs",
+    "repack/preflight/finding.rs",
+    "repack/preflight/key.rs",
+    "repack/preflight/large_objects.rs",
+    "repack/preflight/limits.rs",
+    "repack/preflight/space.rs",
     "repack/window.rs",
 ];
 
