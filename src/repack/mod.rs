@@ -5,4 +5,8 @@ pub mod bloat;
 pub mod options;
 pub mod preflight;
 pub mod select;
+pub mod dependents;
+pub mod fingerprint;
+pub mod options;
+pub mod plan;
 pub mod window;
