@@ -2,11 +2,31 @@
 
 pub mod ask;
 pub mod bloat;
-pub mod options;
-pub mod preflight;
-pub mod select;
+mod blockers;
+mod catch_up;
+pub mod cleanup;
+pub mod compare;
+mod cut_over;
 pub mod dependents;
+pub mod error;
 pub mod fingerprint;
+mod indexes;
+pub mod job;
 pub mod options;
 pub mod plan;
+pub mod preflight;
+pub mod report;
+mod rows;
+pub mod run;
+mod runner;
+pub mod select;
+mod shadow;
+pub mod state;
+mod steps;
+mod swap;
+pub mod throttle;
+pub mod view;
+mod watch;
 pub mod window;
+
+pub use error::RepackError;

@@ -166,11 +166,11 @@ async fn hidden_rows_large_objects_and_leftovers_are_named() {
     let table = owner.table("Left").await;
     assert_eq!(leftovers::check(session, &owner.options, &table).await.unwrap(), []);
     let database = server::read(session).await.unwrap().database_oid;
-    let slot = leftovers::slot_name(database, table.oid);
+    let slot = repcloud::repack::state::slot_name(database, table.oid);
     owner
         .app
         .exec(&format!(
-            "CREATE SCHEMA repcloud; CREATE TABLE repcloud.\"Left\" (id int); CREATE PUBLICATION {slot}"
+            "CREATE SCHEMA repcloud_new; CREATE TABLE repcloud_new.\"Left\" (id int); CREATE PUBLICATION {slot}"
         ))
         .await;
     owner.app.exec(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await;
@@ -180,7 +180,7 @@ async fn hidden_rows_large_objects_and_leftovers_are_named() {
     for word in [
         &format!("publication {slot}"),
         &format!("slot {slot}"),
-        "table repcloud.\"Left\"",
+        "table repcloud_new.\"Left\"",
         "run: repcloud abort --connection prod --table 'public.\"Left\"'",
     ] {
         assert!(line.contains(word), "{word}: {line}");

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod drop_table;
 pub mod init;
 pub mod man;
+pub mod repack;
 pub mod reset;
 pub mod show_connections;
 pub mod skip;

@@ -34,7 +34,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::tex
             ELSE c.relkind IN ('r', 'p', 'f') AND n.nspname = ANY ($2)
               OR (n.nspname, c.relname) IN (SELECT * FROM unnest($3::text[], $4::text[]) AS wanted (s, t)
                                              WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')) END
-   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'repcloud', 'repcloud_old')
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'repcloud', 'repcloud_new', 'repcloud_old')
    AND n.nspname !~ '^pg_(toast|temp)'
  ORDER BY 2, 3";
 
