@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::model::Oid;
 use crate::pg::Session;
 use crate::repack::error::RepackError;
 use crate::repack::options::DeadlockResolution;
 
 /// How often it is looked while a lock is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(15);
+
+/// The first look: most locks are granted by then.
+const FIRST_LOOK: Duration = Duration::from_millis(3);
 
 /// The sessions seen in the way, by process id, each with what a person needs to find it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +30,21 @@ impl Blockers {
     pub(crate) fn described(&self) -> Vec<String> {
         self.0.values().cloned().collect()
     }
+}
+
+/// Who holds a lock on the relations, for an attempt that was over before anybody was seen.
+pub(crate) async fn holders(
+    session: &Session,
+    relations: &[Oid],
+    seen: &mut Blockers,
+) -> Result<(), RepackError> {
+    let sql = "SELECT DISTINCT l.pid, pg_catalog.format('pid %s', l.pid) FROM pg_catalog.pg_locks l \
+               WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1::oid[]) AND l.pid <> pg_catalog.pg_backend_pid() \
+               AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())";
+    for row in session.query(sql, &[&relations]).await? {
+        seen.0.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(())
 }
 
 /// Looks who blocks `waiting` (a server process id) until dropped, and deals with them as configured. Only those that are
@@ -51,8 +70,10 @@ pub(crate) async fn watch(
     };
     let mut dealt_with = Vec::new();
     let began = tokio::time::Instant::now();
+    let mut pause = FIRST_LOOK;
     loop {
-        sleep(LOOK_EVERY).await;
+        sleep(pause).await;
+        pause = LOOK_EVERY;
         for row in session.query(sql, &[&waiting]).await? {
             let (pid, described): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
             seen.0.insert(pid, described);

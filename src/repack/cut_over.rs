@@ -41,22 +41,18 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
         old_snapshots(job).await?;
         steps::converge(job).await?;
         job.report.swap_attempts = attempt;
-        match once(job, lock_timeout).await? {
+        match Box::pin(once(job, lock_timeout)).await? {
             Outcome::Swapped { lock_ms } => {
                 job.report.lock_ms = lock_ms;
                 return Ok(());
             }
-            Outcome::Lost(error) => match look(job, &error).await? {
-                true => return Ok(()),
-                false => {
-                    job.events.warning(format!(
-                        "{}: the session of the swap was lost: {error}; nothing was changed",
-                        job.table
-                    ));
+            Outcome::Lost(error) => {
+                return match look(job, &error).await? {
+                    true => Ok(()),
                     // Session and pipeline begin anew.
-                    return Err(error);
-                }
-            },
+                    false => Err(RepackError::SessionLost(error.to_string())),
+                };
+            }
             outcome => {
                 tell(job, attempt, attempts, &outcome).await?;
                 last = outcome;
@@ -90,6 +86,7 @@ async fn once(job: &mut Job<'_>, lock_timeout: Duration) -> Result<Outcome, Repa
         slot: &job.slot,
         plan: &definition.plan,
         before: &definition.fingerprint,
+        wanted: &definition.wanted,
         lock_timeout,
         max_lock: job.options.run.max_lock,
         resolution: job.options.settings.deadlock_resolution,

@@ -103,6 +103,9 @@ pub enum RepackError {
         /// The smallest distance.
         behind: u64,
     },
+    /// The swap's session broke, and nothing was changed.
+    #[error("the session of the swap was lost, nothing was changed: {0}")]
+    SessionLost(String),
     /// The connection broke at COMMIT and the server does not answer.
     #[error(
         "whether {table} was exchanged is not known: the connection broke at COMMIT ({error}); `repcloud status` will tell once the server answers"
@@ -204,6 +207,7 @@ impl RepackError {
             RepackError::Copy(error) => error.advice(),
             RepackError::Select(error) => error.advice(),
             RepackError::Preflight(error) => error.advice(),
+            RepackError::SessionLost(_) => RetryAdvice::Reconnect,
             _ => RetryAdvice::Stop,
         }
     }

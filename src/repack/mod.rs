@@ -24,6 +24,7 @@ mod shadow;
 pub mod state;
 mod steps;
 mod swap;
+mod table_run;
 pub mod throttle;
 pub mod view;
 mod watch;

@@ -12,10 +12,10 @@ use crate::repack::error::RepackError;
 use crate::repack::job::Goal;
 use crate::repack::options::{RepackOptions, Selection};
 use crate::repack::report::{Outcome, TableReport};
-use crate::repack::runner::{run_table, verify_table};
 use crate::repack::select;
 use crate::repack::shadow;
 use crate::repack::state::{self, RepackRow, RepackState};
+use crate::repack::table_run::{run_table, verify_table};
 
 /// Rebuilds the selected tables, most bloat first, or prepares them. One that fails does not stop the rest. `told` hears of
 /// each as it is done.
@@ -80,7 +80,7 @@ pub async fn verify(
     let mut differences = 0;
     for table in &options.selection.tables {
         let began = Instant::now();
-        let compared = verify_table(options, table, events, stop.clone()).await?;
+        let compared = Box::pin(verify_table(options, table, events, stop.clone())).await?;
         told(table, compared, began.elapsed().as_secs_f64());
         differences += compared.differences;
     }
@@ -167,9 +167,9 @@ pub async fn unfinished(options: &RepackOptions) -> Result<Vec<RepackRow>, Repac
 
 async fn is_running(options: &RepackOptions, row: &RepackRow) -> Result<bool, RepackError> {
     let session = pg::connect(&options.connect).await?;
-    let free = state::try_lock(&session, row.table_oid).await?;
+    let running = state::is_locked(&session, row.table_oid).await?;
     session.close().await?;
-    Ok(!free)
+    Ok(running)
 }
 
 /// True when a process works on the table and was asked.
@@ -201,7 +201,10 @@ async fn follow_swap(
         report.swap_attempts = u32::try_from(now.attempt).unwrap_or(0).max(1);
         match now.state {
             RepackState::Cleaned => report.outcome = Outcome::Swapped,
-            RepackState::Abandoned => report.outcome = Outcome::Aborted,
+            RepackState::Abandoned => {
+                report.reason =
+                    Some("it failed and was undone; the process that worked on it has told why".to_owned());
+            }
             _ if *stop.borrow() => report.reason = Some("interrupted; the other process goes on".to_owned()),
             _ if !is_running(options, row).await? => {
                 report.reason =

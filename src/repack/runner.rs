@@ -1,24 +1,20 @@
 //! Carries out the steps that `job` decides, for one table.
 
-use std::time::Duration;
-
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
 
 use crate::apply::checkpoint;
 use crate::catalog::{TableDef, read_table};
 use crate::copy::CopyError;
 use crate::flow::slot::HeldSnapshot;
-use crate::model::{Events, Oid, RetryAdvice, TableName};
+use crate::model::{Events, Oid, TableName};
 use crate::pg::{self, Session};
 use crate::repack::catch_up::Following;
-use crate::repack::compare::Compared;
 use crate::repack::cut_over;
 use crate::repack::dependents::{self, Inventory};
 use crate::repack::error::RepackError;
-use crate::repack::fingerprint::{Fingerprint, fingerprint};
+use crate::repack::fingerprint::{Fingerprint, expected, fingerprint};
 use crate::repack::job::{Facts, Goal, Place, SlotFact, Step, Unusable, next_step};
-use crate::repack::options::{OnFailure, RepackOptions};
+use crate::repack::options::RepackOptions;
 use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
 use crate::repack::preflight::space::bytes;
 use crate::repack::report::{Outcome, TableReport};
@@ -27,8 +23,6 @@ use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::steps;
 use crate::repack::watch::{Shown, retained_wal};
 
-/// Attempts after a lost connection, and how long they may take together.
-const RETRY_FOR: Duration = Duration::from_secs(300);
 /// What was thrown away and begun anew.
 const BEGIN_ANEW: u32 = 5;
 
@@ -54,194 +48,10 @@ pub(crate) struct Job<'a> {
 pub(crate) struct Definition {
     pub(crate) inventory: Inventory,
     pub(crate) fingerprint: Fingerprint,
+    /// Of the rebuilt table.
+    pub(crate) wanted: Fingerprint,
     pub(crate) plan: RepackPlan,
     pub(crate) source: TableDef,
-}
-
-/// Repacks, prepares or aborts one table; never fails, its report says what happened.
-pub(crate) async fn run_table(
-    options: &RepackOptions,
-    table: &TableName,
-    goal: Goal,
-    events: &Events,
-    stop: watch::Receiver<bool>,
-) -> TableReport {
-    let began = Instant::now();
-    let shown = Shown::default();
-    let mut report = TableReport::new(table);
-    let mut failing_since: Option<Instant> = None;
-    let mut pause = Duration::from_millis(200);
-    let result = loop {
-        let error = match attempt(options, table, goal, events, &stop, &shown, &mut report).await {
-            Ok(outcome) => break Ok(outcome),
-            Err(error) => error,
-        };
-        let since = *failing_since.get_or_insert_with(Instant::now);
-        if error.advice() == RetryAdvice::Stop || since.elapsed() > RETRY_FOR || *stop.borrow() {
-            break Err(error);
-        }
-        let wait = pause.mul_f64(rand::random_range(0.5..1.5));
-        events.warning(format!("{table}: {error}; trying again in {:.1} s", wait.as_secs_f64()));
-        sleep(wait).await;
-        pause = (pause * 2).min(Duration::from_secs(10));
-    };
-    match result {
-        Ok(outcome) => report.outcome = outcome,
-        Err(error) => fail(options, table, goal, events, error, &mut report).await,
-    }
-    report.total_seconds = began.elapsed().as_secs_f64();
-    report
-}
-
-/// What becomes of a failed repack.
-async fn fail(
-    options: &RepackOptions,
-    table: &TableName,
-    goal: Goal,
-    events: &Events,
-    error: RepackError,
-    report: &mut TableReport,
-) {
-    report.hint = error.hint();
-    report.reason = Some(error.to_string());
-    report.outcome = match &error {
-        RepackError::Refused(_) => Outcome::Refused,
-        RepackError::Ambiguous { .. } => Outcome::Ambiguous,
-        _ => Outcome::Failed,
-    };
-    let undo = options.run.on_failure == OnFailure::Abort
-        && goal != Goal::Abort
-        && matches!(report.outcome, Outcome::Failed)
-        && !matches!(error, RepackError::Running { .. } | RepackError::Stopped);
-    if undo {
-        // Its own failure must not hide the first one's reason.
-        let never = watch::channel(false).1;
-        let mut undone = TableReport::new(table);
-        let shown = Shown::default();
-        if let Err(second) = attempt(options, table, Goal::Abort, events, &never, &shown, &mut undone).await {
-            report.notes.push(format!("it could not be undone either: {second}; run `repcloud abort`"));
-        } else {
-            report.notes.push("it was undone".to_owned());
-        }
-        return;
-    }
-    if let Err(second) = leave(options, table, &error, report).await {
-        report.notes.push(format!("the reason could not be written down: {second}"));
-    }
-}
-
-/// Writes the reason down and says what stays behind.
-async fn leave(
-    options: &RepackOptions,
-    table: &TableName,
-    error: &RepackError,
-    report: &mut TableReport,
-) -> Result<(), RepackError> {
-    if matches!(error, RepackError::Refused(_) | RepackError::Running { .. }) {
-        return Ok(());
-    }
-    let session = pg::connect(&options.connect).await?;
-    if !state::exists(&session).await? {
-        return Ok(());
-    }
-    let Some(row) = state::read_unfinished(&session, table).await? else { return Ok(()) };
-    state::set_error(&session, row.table_oid, &error.to_string()).await?;
-    let retained = retained_wal(&session, &row.slot).await?;
-    report.notes.push(format!(
-        "it stays in state {} (slot \"{}\" holds back {} of WAL); `repcloud repack` goes on with it, `repcloud abort` undoes it",
-        row.state.as_str(),
-        row.slot,
-        bytes(retained)
-    ));
-    Ok(())
-}
-
-async fn attempt(
-    options: &RepackOptions,
-    table: &TableName,
-    goal: Goal,
-    events: &Events,
-    stop: &watch::Receiver<bool>,
-    shown: &Shown,
-    report: &mut TableReport,
-) -> Result<Outcome, RepackError> {
-    let Some(mut job) = open(options, table, goal, events, stop, shown).await? else {
-        return Ok(Outcome::Aborted);
-    };
-    job.report = report.clone();
-    let result = job.drive(goal).await;
-    *report = job.report.clone();
-    job.close(result).await
-}
-
-/// Compares a table with its unfinished copy, row by row; nothing else works on it meanwhile.
-///
-/// # Errors
-/// There is no copy that has all rows and indexes yet, or another process works on it.
-pub(crate) async fn verify_table(
-    options: &RepackOptions,
-    table: &TableName,
-    events: &Events,
-    stop: watch::Receiver<bool>,
-) -> Result<Compared, RepackError> {
-    let shown = Shown::default();
-    let Some(mut job) = open(options, table, Goal::Prepare, events, &stop, &shown).await? else {
-        return Err(RepackError::Missing { table: table.clone() });
-    };
-    let facts = job.facts().await?;
-    let step = next_step(&facts, Goal::Prepare);
-    let result = match step {
-        Step::CatchUp => steps::compare_caught_up(&mut job, facts.state).await,
-        _ => Err(RepackError::Refused(vec![format!(
-            "{table} has no copy that is ready to be compared; `repcloud prepare` makes one"
-        )])),
-    };
-    job.close(result).await
-}
-
-/// Finds what there is of the table and locks it against other processes of ours. `None`: there is nothing to abort.
-async fn open<'a>(
-    options: &'a RepackOptions,
-    table: &'a TableName,
-    goal: Goal,
-    events: &'a Events,
-    stop: &watch::Receiver<bool>,
-    shown: &'a Shown,
-) -> Result<Option<Job<'a>>, RepackError> {
-    let session = control_session(options).await?;
-    let known = state::exists(&session).await?;
-    let unfinished = if known { state::read_unfinished(&session, table).await? } else { None };
-    let present = relation_oid(&session, table).await?;
-    let oid = match (&unfinished, present) {
-        (Some(row), _) => row.table_oid,
-        (None, Some(oid)) => oid,
-        (None, None) if goal == Goal::Abort => return Ok(None),
-        (None, None) => return Err(RepackError::Missing { table: table.clone() }),
-    };
-    if !state::try_lock(&session, oid).await? {
-        return Err(RepackError::Running { table: table.clone() });
-    }
-    let database: Oid = session
-        .query_one(
-            "SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
-            &[],
-        )
-        .await?
-        .try_get(0)?;
-    Ok(Some(Job {
-        options,
-        events,
-        table,
-        stop: stop.clone(),
-        shown,
-        session,
-        oid,
-        slot: unfinished.map_or_else(|| state::slot_name(database, oid), |row| row.slot),
-        definition: None,
-        snapshot: None,
-        following: None,
-        report: TableReport::new(table),
-    }))
 }
 
 pub(crate) async fn control_session(options: &RepackOptions) -> Result<Session, RepackError> {
@@ -255,7 +65,7 @@ pub(crate) async fn control_session(options: &RepackOptions) -> Result<Session, 
 
 impl Job<'_> {
     /// Ends what runs beside the steps. An error of it says more than what it led to.
-    async fn close<T>(mut self, result: Result<T, RepackError>) -> Result<T, RepackError> {
+    pub(crate) async fn close<T>(mut self, result: Result<T, RepackError>) -> Result<T, RepackError> {
         match (result, self.following.take()) {
             (Err(error), Some(following)) => Err(following.cause(error)),
             (Ok(done), Some(following)) => {
@@ -266,7 +76,23 @@ impl Job<'_> {
         }
     }
 
-    async fn drive(&mut self, goal: Goal) -> Result<Outcome, RepackError> {
+    /// What became of the repack that this process had begun as `begun` before it lost its connection, when another process
+    /// (`swap`, `abort`) ended it since.
+    pub(crate) async fn ended_elsewhere(
+        &mut self,
+        begun: Option<Oid>,
+    ) -> Result<Option<Outcome>, RepackError> {
+        let Some(begun) = begun.filter(|begun| *begun != self.oid) else { return Ok(None) };
+        let Some(row) = state::read(&self.session, begun).await? else { return Ok(None) };
+        (self.report.bytes_before, self.report.bytes_after) = (row.bytes_before, row.bytes_after);
+        Ok(match row.state {
+            RepackState::Cleaned => Some(Outcome::Swapped),
+            RepackState::Abandoned => Some(Outcome::Aborted),
+            _ => None,
+        })
+    }
+
+    pub(crate) async fn drive(&mut self, goal: Goal) -> Result<Outcome, RepackError> {
         let mut begun_anew = 0;
         loop {
             let facts = self.facts().await?;
@@ -338,7 +164,7 @@ impl Job<'_> {
     }
 
     /// What is true now. Also reads the table's definition where it is still the one to rebuild.
-    async fn facts(&mut self) -> Result<Facts, RepackError> {
+    pub(crate) async fn facts(&mut self) -> Result<Facts, RepackError> {
         if *self.stop.borrow() {
             return Err(RepackError::Stopped);
         }
@@ -355,7 +181,7 @@ impl Job<'_> {
         let mut unchanged = true;
         if place == Place::Before && begun != Some(RepackState::Swapped) {
             if self.definition.is_none() {
-                self.definition = Some(self.read_definition().await?);
+                self.definition = Some(Box::pin(self.read_definition()).await?);
             }
             let stored = row.as_ref().filter(|_| !finished).map(|r| Fingerprint::from_text(&r.fingerprint));
             if let (Some(stored), Some(now)) = (stored, &self.definition) {
@@ -385,6 +211,7 @@ impl Job<'_> {
         let source = read_table(&self.session, self.table).await?.ok_or_else(missing)?;
         Ok(Definition {
             fingerprint: fingerprint(&inventory),
+            wanted: expected(&inventory, &options),
             plan: plan(&inventory, &options).map_err(refused)?,
             inventory,
             source,

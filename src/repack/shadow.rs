@@ -76,12 +76,11 @@ pub(crate) async fn make(session: &Session, table: Oid, plan: &RepackPlan) -> Re
 }
 
 async fn make_in_transaction(session: &Session, table: Oid, plan: &RepackPlan) -> Result<(), RepackError> {
-    session.batch_execute("BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'").await?;
+    session
+        .batch_execute("BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'")
+        .await?;
     for statement in &plan.create {
-        session
-            .batch_execute(statement)
-            .await
-            .map_err(doing(format!("making {}", plan.shadow)))?;
+        session.batch_execute(statement).await.map_err(doing(format!("making {}", plan.shadow)))?;
     }
     let oid = relation_oid(session, &plan.shadow)
         .await?

@@ -328,6 +328,13 @@ pub async fn set_prepared(client: &Client, table: Oid, prepared: bool) -> Result
     Ok(())
 }
 
+/// True when some process works on the table. Only looks: taking the lock to find out could keep its owner from it.
+pub async fn is_locked(client: &Client, table: Oid) -> Result<bool, RepackError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = 7300104 AND objid = $1 \
+               AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))";
+    Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
+}
+
 /// True when no other live process works on the table; the lock lasts as long as the session.
 pub async fn try_lock(client: &Client, table: Oid) -> Result<bool, PgError> {
     let sql = "SELECT pg_catalog.pg_try_advisory_lock(7300104, $1::oid::int8::bit(32)::int4)";

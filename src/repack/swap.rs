@@ -31,6 +31,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) plan: &'a RepackPlan,
     /// Of the table when the repack began.
     pub(crate) before: &'a Fingerprint,
+    /// Of the table as it is to be.
+    pub(crate) wanted: &'a Fingerprint,
     /// The wait for one lock.
     pub(crate) lock_timeout: Duration,
     /// From the first lock to the commit.
@@ -119,7 +121,12 @@ impl Attempt<'_> {
         };
         match result {
             Ok(Ok(messages)) => Ok(Ok(clock(&messages)?)),
-            Ok(Err(error)) if is_lock_failure(&error) => Ok(Err(seen)),
+            Ok(Err(error)) if is_lock_failure(&error) => {
+                if seen.pids().is_empty() {
+                    blockers::holders(watcher, &[self.oid], &mut seen).await?;
+                }
+                Ok(Err(seen))
+            }
             Ok(Err(error)) => Err(error.into()),
             // The statement's own limit is the same; one that says nothing at all is a lost connection.
             Err(_) => Ok(Err(seen)),
@@ -172,7 +179,7 @@ impl Attempt<'_> {
         let Ok(after) = timeout_at(deadline, self.read(session)).await else {
             return Ok(Outcome::NotDrained);
         };
-        let differences = self.before.differences(&fingerprint(&after?));
+        let differences = self.wanted.differences_in_exchange(&fingerprint(&after?));
         if !differences.is_empty() {
             return Err(RepackError::NotAlike { table: self.table.clone(), differences });
         }

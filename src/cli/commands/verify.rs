@@ -95,8 +95,9 @@ fn copies(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
             };
             shown = std::mem::replace(&mut shown, Ok(())).and(result);
         };
-        let differences =
-            repack::verify(&options, &events, &shutdown.stop, told).await.map_err(repack_failure)?;
+        let differences = Box::pin(repack::verify(&options, &events, &shutdown.stop, told))
+            .await
+            .map_err(repack_failure)?;
         shown?;
         Ok(if differences > 0 { Exit::Failed } else { Exit::Done })
     })

@@ -15,7 +15,7 @@ use crate::support::cluster::builder;
 use crate::support::db::Db;
 use crate::support::process::{Finished, Repcloud};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(45);
 
 /// Role `app` owns the tables and runs the program: no superuser. `writer` and `reader` are the application.
 const ROLES: &str = "CREATE ROLE app LOGIN REPLICATION; CREATE ROLE writer LOGIN; CREATE ROLE reader LOGIN; \

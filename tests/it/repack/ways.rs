@@ -163,7 +163,8 @@ async fn those_in_the_way_are_ended_only_where_that_is_wanted() {
     let idle = live.session("reader").await;
     idle.exec("BEGIN; SELECT count(*) FROM orders").await;
     let bystander = live.session("reader").await;
-    bystander.exec("BEGIN; SELECT count(*) FROM customer").await;
+    live.owner.exec("CREATE TABLE elsewhere (id int); GRANT SELECT ON elsewhere TO reader").await;
+    bystander.exec("BEGIN; SELECT count(*) FROM elsewhere").await;
     let (finished, reports) = live.repack(&["--table", "public.orders", "--attempts", "5"]);
     let finished = finished.expect_code(0);
     assert_eq!(reports[0]["outcome"], "swapped", "{finished:?}");
@@ -220,11 +221,13 @@ async fn frozen_under_the_lock_it_does_not_keep_it() {
         "50",
     ]);
     until("it is ready", LIMIT, || async { live.state().await == "verified" }).await;
-    // With the process that reads the slot frozen, the last changes do not arrive and the lock is held while they are waited for.
-    let walsender: i32 =
-        live.admin.value("SELECT active_pid FROM pg_replication_slots").await.parse().unwrap();
-    let walsender = rustix::process::Pid::from_raw(walsender).unwrap();
-    rustix::process::kill_process(walsender, Signal::STOP).unwrap();
+    // The exchange is made slow, so that there is a moment to freeze it in.
+    live.admin
+        .exec(
+            "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.6); END';
+             CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION slow()",
+        )
+        .await;
     live.admin.exec("UPDATE repcloud.repack SET request = 'swap'").await;
     until("it holds the lock", LIMIT, || async {
         let sql = "SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock' AND granted";
@@ -232,11 +235,11 @@ async fn frozen_under_the_lock_it_does_not_keep_it() {
     })
     .await;
     running.signal(Signal::STOP);
+    live.admin.exec("DROP EVENT TRIGGER slow").await;
     let began = Instant::now();
     live.session("writer").await.exec("UPDATE orders SET total = total + 1 WHERE id = 1").await;
     let waited = began.elapsed();
     assert!(waited < Duration::from_secs(5), "the application waited {waited:?}");
-    rustix::process::kill_process(walsender, Signal::CONT).unwrap();
     running.signal(Signal::CONT);
     let before = live.admin.table_hash("orders").await;
     running.wait(LIMIT).expect_code(0);
@@ -262,7 +265,10 @@ async fn the_schemas_come_and_go() {
 async fn a_prepared_copy_can_be_compared_and_a_difference_is_found() {
     let live = Live::new(ORDERS, "").await;
     live.command("prepare", &TABLE).0.expect_code(0);
-    live.session("writer").await.exec("UPDATE orders SET total = total + 1 WHERE id < 1000; DELETE FROM orders WHERE id = 5999").await;
+    live.session("writer")
+        .await
+        .exec("UPDATE orders SET total = total + 1 WHERE id < 1000; DELETE FROM orders WHERE id = 5999")
+        .await;
     let verify = ["verify", "--connection", "live", "--table", "public.orders"];
     let report = live.program.json(&verify, LIMIT);
     assert_eq!((report["rows"].as_u64(), report["differences"].as_u64()), (Some(2999), Some(0)), "{report}");

@@ -1,0 +1,210 @@
+//! One table from the command to its report: attempts after lost connections, and what becomes of a failure.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::model::{Events, Oid, RetryAdvice, TableName};
+use crate::pg;
+use crate::repack::compare::Compared;
+use crate::repack::error::RepackError;
+use crate::repack::job::{Goal, Step, next_step};
+use crate::repack::options::{OnFailure, RepackOptions};
+use crate::repack::preflight::space::bytes;
+use crate::repack::report::{Outcome, TableReport};
+use crate::repack::runner::{Job, control_session};
+use crate::repack::shadow::relation_oid;
+use crate::repack::state;
+use crate::repack::steps;
+use crate::repack::watch::{Shown, retained_wal};
+
+/// Attempts after a lost connection, and how long they may take together.
+const RETRY_FOR: Duration = Duration::from_secs(300);
+/// One table and who looks at it.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    options: &'a RepackOptions,
+    table: &'a TableName,
+    events: &'a Events,
+    stop: &'a watch::Receiver<bool>,
+    shown: &'a Shown,
+}
+
+/// Repacks, prepares or aborts one table; never fails, its report says what happened.
+pub(crate) async fn run_table(
+    options: &RepackOptions,
+    table: &TableName,
+    goal: Goal,
+    events: &Events,
+    stop: watch::Receiver<bool>,
+) -> TableReport {
+    let started = Instant::now();
+    let shown = Shown::default();
+    let run = Run { options, table, events, stop: &stop, shown: &shown };
+    let mut report = TableReport::new(table);
+    match run.with_retries(goal, &mut report).await {
+        Ok(outcome) => report.outcome = outcome,
+        Err(error) => run.fail(goal, error, &mut report).await,
+    }
+    report.total_seconds = started.elapsed().as_secs_f64();
+    report
+}
+
+impl<'a> Run<'a> {
+    async fn with_retries(&self, goal: Goal, report: &mut TableReport) -> Result<Outcome, RepackError> {
+        let mut begun: Option<Oid> = None;
+        let mut failing_since: Option<Instant> = None;
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let error = match Box::pin(self.attempt(goal, report, &mut begun)).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if error.advice() == RetryAdvice::Stop || since.elapsed() > RETRY_FOR || *self.stop.borrow() {
+                return Err(error);
+            }
+            let wait = pause.mul_f64(rand::random_range(0.5..1.5));
+            self.events.warning(format!(
+                "{}: {error}; trying again in {:.1} s",
+                self.table,
+                wait.as_secs_f64()
+            ));
+            sleep(wait).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    /// What becomes of a failed repack.
+    async fn fail(&self, goal: Goal, error: RepackError, report: &mut TableReport) {
+        report.hint = error.hint();
+        report.reason = Some(error.to_string());
+        report.outcome = match &error {
+            RepackError::Refused(_) => Outcome::Refused,
+            RepackError::Ambiguous { .. } => Outcome::Ambiguous,
+            _ => Outcome::Failed,
+        };
+        let undo = self.options.run.on_failure == OnFailure::Abort
+            && goal != Goal::Abort
+            && report.outcome == Outcome::Failed
+            && !matches!(error, RepackError::Running { .. } | RepackError::Stopped);
+        if !undo {
+            if let Err(second) = self.leave(&error, report).await {
+                report.notes.push(format!("the reason could not be written down: {second}"));
+            }
+            return;
+        }
+        // Its own failure must not hide the first one's reason, and a person who stops us does not stop this.
+        let never = watch::channel(false).1;
+        let undoing = Run { stop: &never, ..*self };
+        let mut undone = TableReport::new(self.table);
+        report.notes.push(match Box::pin(undoing.attempt(Goal::Abort, &mut undone, &mut None)).await {
+            Ok(_) => "it was undone".to_owned(),
+            Err(second) => format!("it could not be undone either: {second}; run `repcloud abort`"),
+        });
+    }
+
+    /// Writes the reason down and says what stays behind.
+    async fn leave(&self, error: &RepackError, report: &mut TableReport) -> Result<(), RepackError> {
+        if matches!(error, RepackError::Refused(_) | RepackError::Running { .. }) {
+            return Ok(());
+        }
+        let session = pg::connect(&self.options.connect).await?;
+        if !state::exists(&session).await? {
+            return Ok(());
+        }
+        let Some(row) = state::read_unfinished(&session, self.table).await? else { return Ok(()) };
+        state::set_error(&session, row.table_oid, &error.to_string()).await?;
+        let retained = retained_wal(&session, &row.slot).await?;
+        report.notes.push(format!(
+            "it stays in state {} (slot \"{}\" holds back {} of WAL); `repcloud repack` goes on with it, `repcloud abort` undoes it",
+            row.state.as_str(),
+            row.slot,
+            bytes(retained)
+        ));
+        Ok(())
+    }
+
+    async fn attempt(
+        &self,
+        goal: Goal,
+        report: &mut TableReport,
+        begun: &mut Option<Oid>,
+    ) -> Result<Outcome, RepackError> {
+        let Some(mut job) = self.open(goal).await? else { return Ok(Outcome::Aborted) };
+        if let Some(ended) = job.ended_elsewhere(*begun).await? {
+            return Ok(ended);
+        }
+        *begun = Some(job.oid);
+        job.report = report.clone();
+        let result = job.drive(goal).await;
+        *report = job.report.clone();
+        job.close(result).await
+    }
+
+    /// Finds what there is of the table and locks it against other processes of ours. `None`: there is nothing to abort.
+    async fn open(&self, goal: Goal) -> Result<Option<Job<'a>>, RepackError> {
+        let Run { options, table, events, stop, shown } = *self;
+        let session = control_session(options).await?;
+        let known = state::exists(&session).await?;
+        let unfinished = if known { state::read_unfinished(&session, table).await? } else { None };
+        let present = relation_oid(&session, table).await?;
+        let oid = match (&unfinished, present) {
+            (Some(row), _) => row.table_oid,
+            (None, Some(oid)) => oid,
+            (None, None) if goal == Goal::Abort => return Ok(None),
+            (None, None) => return Err(RepackError::Missing { table: table.clone() }),
+        };
+        if !state::try_lock(&session, oid).await? {
+            return Err(RepackError::Running { table: table.clone() });
+        }
+        let database: Oid = session
+            .query_one(
+                "SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
+                &[],
+            )
+            .await?
+            .try_get(0)?;
+        Ok(Some(Job {
+            options,
+            events,
+            table,
+            stop: stop.clone(),
+            shown,
+            session,
+            oid,
+            slot: unfinished.map_or_else(|| state::slot_name(database, oid), |row| row.slot),
+            definition: None,
+            snapshot: None,
+            following: None,
+            report: TableReport::new(table),
+        }))
+    }
+}
+
+/// Compares a table with its unfinished copy, row by row; nothing else works on it meanwhile.
+///
+/// # Errors
+/// There is no copy that has all rows and indexes yet, or another process works on it.
+pub(crate) async fn verify_table(
+    options: &RepackOptions,
+    table: &TableName,
+    events: &Events,
+    stop: watch::Receiver<bool>,
+) -> Result<Compared, RepackError> {
+    let shown = Shown::default();
+    let run = Run { options, table, events, stop: &stop, shown: &shown };
+    let Some(mut job) = run.open(Goal::Prepare).await? else {
+        return Err(RepackError::Missing { table: table.clone() });
+    };
+    let facts = job.facts().await?;
+    let step = next_step(&facts, Goal::Prepare);
+    let result = match step {
+        Step::CatchUp => Box::pin(steps::compare_caught_up(&mut job, facts.state)).await,
+        _ => Err(RepackError::Refused(vec![format!(
+            "{table} has no copy that is ready to be compared; `repcloud prepare` makes one"
+        )])),
+    };
+    job.close(result).await
+}
