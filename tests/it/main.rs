@@ -12,6 +12,7 @@ mod demo;
 mod oracle;
 mod private_clusters;
 mod rejected;
+mod repack_dependents;
 mod shapes;
 mod slots;
 mod stream_basics;
