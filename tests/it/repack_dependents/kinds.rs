@@ -95,8 +95,9 @@ async fn grants() {
         ),
         (
             "owner_without_rights",
-            "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, v int); INSERT INTO t (v) VALUES (1); \
-             REVOKE UPDATE, DELETE ON t FROM app; GRANT SELECT ON t TO reader; REVOKE USAGE ON SEQUENCE t_id_seq FROM app",
+            "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int); INSERT INTO t (v) VALUES (1); \
+             REVOKE UPDATE, DELETE, TRUNCATE ON t FROM app; GRANT SELECT ON t TO reader; \
+             CREATE TABLE c (id int REFERENCES t); REVOKE ALL ON c FROM app; REVOKE USAGE ON SEQUENCE t_id_seq FROM app",
         ),
         (
             "other_grantor",
