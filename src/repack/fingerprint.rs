@@ -26,7 +26,9 @@ const VOLATILE: &[&str] = &[
     "may_create",
     "may_execute",
     "may_lock",
+    "may_lock_referencing",
     "may_reference",
+    "may_select",
     "may_use_tablespace",
 ];
 

@@ -34,7 +34,7 @@ pub struct PlanOptions {
 /// All statements of one table's repack, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RepackPlan {
-    /// The new table while it is built: `repcloud.t`.
+    /// The new table while it is built: `repcloud_new.t`.
     pub shadow: TableName,
     /// The old table after the exchange: `repcloud_old.t`.
     pub old: TableName,

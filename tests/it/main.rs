@@ -13,6 +13,7 @@ mod oracle;
 mod private_clusters;
 mod rejected;
 mod repack;
+mod repack_dependents;
 mod repack_preflight;
 mod repack_preflight_slot;
 mod repack_select;

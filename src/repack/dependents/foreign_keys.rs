@@ -28,11 +28,11 @@ pub(super) const QUERY: &str = "SELECT c.oid::int8 AS oid, c.conname AS name, rn
        has_table_privilege(f.oid, 'REFERENCES') OR NOT EXISTS (SELECT FROM unnest(c.confkey) AS k(attnum) \
          WHERE NOT has_column_privilege(f.oid, k.attnum, 'REFERENCES')) AS may_reference, \
        has_table_privilege(f.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock, \
+       has_table_privilege(r.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock_referencing, \
        EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = c.oid AND t.tgenabled <> 'O') AS triggers_changed \
      FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace \
      JOIN pg_class f ON f.oid = c.confrelid JOIN pg_namespace fn ON fn.oid = f.relnamespace \
      WHERE c.contype = 'f' AND (c.conrelid = $1 OR c.confrelid = $1) \
-       AND (c.conrelid = $1 OR rn.nspname NOT IN ('repcloud', 'repcloud_new', 'repcloud_old')) \
      ORDER BY rn.nspname, r.relname, c.conname";
 
 /// One foreign key.
@@ -74,6 +74,8 @@ pub struct ForeignKey {
     pub may_reference: bool,
     /// Our role may lock the referenced table in ACCESS EXCLUSIVE mode.
     pub may_lock: bool,
+    /// Our role may lock the referencing table so.
+    pub may_lock_referencing: bool,
     /// A superuser has changed the state of its internal triggers.
     pub triggers_changed: bool,
 }
@@ -150,7 +152,7 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
                 leave_referenced(key, draft);
             }
         } else {
-            draft.lock_child(&referencing);
+            draft.lock_child(&referencing, &key.owner, key.may_lock_referencing);
             draft.alter_other(Phase::LetGo, &referencing, format!("DROP CONSTRAINT {name}"));
             draft.alter_other(Phase::AlterOthers, &referencing, key.add());
             draft.forecast_ms += 0.8;

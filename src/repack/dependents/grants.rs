@@ -64,7 +64,7 @@ impl Acl<'_> {
             .all(|one| grants.iter().any(|g| g.grantee == one.grantee && g.privilege == one.privilege))
     }
 
-    /// Makes the list on `object` (`TABLE repcloud.t`), which our role has just made. Order is kept: pg_dump prints in it.
+    /// Makes the list on `object` (`TABLE repcloud_new.t`), which our role has just made. Order is kept: pg_dump prints in it.
     pub(super) fn statements(&self, object: &str) -> Vec<String> {
         let wanted = match self.grants {
             None if self.preset.is_empty() => return Vec::new(),

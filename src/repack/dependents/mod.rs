@@ -45,7 +45,7 @@ use crate::repack::plan::draft::Draft;
 
 /// Everything that hangs on a table, as the catalogs had it at one moment.
 ///
-/// Objects in the schemas of a running repack (`repcloud`, `repcloud_old`) are left out, unless the table itself is there.
+/// The table's own shadow (`repcloud_new.t`) and its old self (`repcloud_old.t`) are no dependents and left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inventory {
     /// The table's oid.

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 
-/// $1 the table's oid. Parts are what a repack makes again or moves with the table; objects of the schemas of a running repack are left out.
+/// $1 the table's oid. Parts are what a repack makes again or moves with the table; the table's own shadow and its old
+/// self, whose defaults use the same owned sequences, are left out.
 pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS composite, t.typarray AS list FROM pg_type t WHERE t.typrelid = $1), \
      parts (classid, objid) AS ( \
        SELECT 'pg_class'::regclass, $1 \
@@ -39,7 +40,8 @@ pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS composite, t.typarr
        r.relkind::text AS relation_kind, CASE WHEN r.oid IS NOT NULL THEN format('%I.%I', n.nspname, r.relname) END AS relation, p.rulename AS rule, \
        p.relation IS NOT DISTINCT FROM $1 AS own, p.pubname AS publication \
      FROM placed p LEFT JOIN pg_class r ON r.oid = p.relation LEFT JOIN pg_namespace n ON n.oid = r.relnamespace \
-     WHERE r.oid IS NULL OR r.oid = $1 OR n.nspname NOT IN ('repcloud', 'repcloud_new', 'repcloud_old') \
+     WHERE r.oid IS NULL OR r.oid = $1 OR n.nspname NOT IN ('repcloud_new', 'repcloud_old') \
+       OR r.relname <> (SELECT relname FROM pg_class WHERE oid = $1) \
      ORDER BY 1, pg_describe_object(p.classid, p.objid, 0), 3, 5";
 
 /// One object that depends on the table or on a part of it.

@@ -1,5 +1,7 @@
 //! Reads an inventory. Thin: each kind has its query, and the server hands its rows over as JSON.
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -80,15 +82,19 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     })
 }
 
-async fn rows<T: DeserializeOwned>(
-    client: &Client,
-    table: &str,
+/// Boxed: ten of them in one future would be large.
+fn rows<'a, T: DeserializeOwned + Send + 'a>(
+    client: &'a Client,
+    table: &'a str,
     what: &'static str,
-    query: &str,
+    query: &'static str,
     oid: u32,
-) -> Result<Vec<T>, DependentsError> {
-    let sql = format!("SELECT coalesce(json_agg(q), '[]')::text FROM ({query}) AS q");
-    json(client, table, what, &sql, &[&oid]).await?.ok_or_else(|| nothing(what, table))
+) -> BoxFuture<'a, Result<Vec<T>, DependentsError>> {
+    async move {
+        let sql = format!("SELECT coalesce(json_agg(q), '[]')::text FROM ({query}) AS q");
+        json(client, table, what, &sql, &[&oid]).await?.ok_or_else(|| nothing(what, table))
+    }
+    .boxed()
 }
 
 async fn one<T: DeserializeOwned>(

@@ -23,6 +23,8 @@ pub(super) const QUERY: &str = concat!(
        'role', current_user, \
        'role_is_owner', pg_has_role(c.relowner, 'USAGE'), \
        'may_create_in_database', has_database_privilege(current_database(), 'CREATE'), \
+       'may_select', has_table_privilege(c.oid, 'SELECT'), \
+       'may_lock', has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'), \
        'may_create_in_schema', has_schema_privilege(n.oid, 'CREATE'), \
        'kind', c.relkind, 'persistence', c.relpersistence, 'partition', c.relispartition, \
        'access_method', (SELECT amname FROM pg_am WHERE oid = c.relam), \
@@ -93,6 +95,10 @@ pub struct Head {
     pub may_create_in_database: bool,
     /// Our role has CREATE on the table's schema.
     pub may_create_in_schema: bool,
+    /// Our role may read all columns.
+    pub may_select: bool,
+    /// Our role may LOCK TABLE … IN ACCESS EXCLUSIVE MODE: not every owner, he can revoke his own rights.
+    pub may_lock: bool,
     /// `pg_class.relkind`.
     pub kind: String,
     /// `pg_class.relpersistence`.
@@ -193,6 +199,12 @@ fn rights(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
                 .remedy(format!("GRANT {} TO {role}, or connect as the owner", quote_ident(owner))),
         );
     }
+    if head.role_is_owner && !head.may_select {
+        refusals.push(
+            Refusal::new(format!("table {table}"), format!("role {role} has no SELECT on it"))
+                .remedy(format!("GRANT SELECT ON {table} TO {role}")),
+        );
+    }
     if !head.may_create_in_database {
         refusals.push(
             Refusal::new(
@@ -281,7 +293,7 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     } else {
         draft.finish.extend(grants.statements(&format!("TABLE {shadow}")));
     }
-    draft.lock_table(table);
+    draft.lock_table(table, owner, head.may_lock);
     draft.exchange(Phase::Move, format!("ALTER TABLE {table} SET SCHEMA {}", quote_ident(&draft.old.schema)));
     draft.exchange(Phase::Move, format!("ALTER TABLE {shadow} SET SCHEMA {}", quote_ident(&table.schema)));
     draft.drop_old.push(format!("DROP TABLE {}", draft.old));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{AfterKind, AfterStep, IndexBuild, LockStep, OLD_SCHEMA, PlanError, PlanOptions, RepackPlan};
 use super::{SHADOW_SCHEMA, key};
-use crate::model::TableName;
+use crate::model::{TableName, quote_ident};
 use crate::repack::dependents::{Inventory, StorageOptions};
 
 /// Steps of the exchange, in order.
@@ -55,7 +55,7 @@ pub(crate) struct Draft<'a> {
     shadow_now: Vec<String>,
     shadow_later: Vec<String>,
     locks: Vec<(Rank, LockStep)>,
-    table_locks: BTreeMap<TableName, (Rank, &'static str)>,
+    table_locks: BTreeMap<TableName, (Rank, String)>,
     exchange: BTreeMap<Phase, Vec<String>>,
     joined: BTreeMap<(Phase, TableName), Vec<String>>,
     after: Vec<AfterStep>,
@@ -76,7 +76,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn new(inventory: &'a Inventory, options: &'a PlanOptions) -> Result<Self, PlanError> {
         if let Some(wanted) = options.tablespace.as_ref().filter(|t| !inventory.head.tablespaces.contains(t))
         {
-            let role = crate::model::quote_ident(&inventory.head.role);
+            let role = quote_ident(&inventory.head.role);
             let what = format!("tablespace {wanted} does not exist, or role {role} has no CREATE on it");
             return Err(PlanError::Options { what });
         }
@@ -141,18 +141,19 @@ impl<'a> Draft<'a> {
     }
 
     /// Locks the table of the plan.
-    pub(crate) fn lock_table(&mut self, table: &TableName) {
-        self.table_locks.insert(table.clone(), (Self::TABLE, "ACCESS EXCLUSIVE"));
+    pub(crate) fn lock_table(&mut self, table: &TableName, owner: &str, may_lock: bool) {
+        self.table_locks.insert(table.clone(), (Self::TABLE, exclusively(table, owner, may_lock)));
     }
 
     /// Locks a table that references ours.
-    pub(crate) fn lock_child(&mut self, table: &TableName) {
-        self.table_locks.insert(table.clone(), (Self::CHILDREN, "ACCESS EXCLUSIVE"));
+    pub(crate) fn lock_child(&mut self, table: &TableName, owner: &str, may_lock: bool) {
+        self.table_locks.insert(table.clone(), (Self::CHILDREN, exclusively(table, owner, may_lock)));
     }
 
     /// Locks a table that ours references, unless it references ours too: then it is locked already.
     pub(crate) fn lock_referenced(&mut self, table: &TableName) {
-        self.table_locks.entry(table.clone()).or_insert((Self::REFERENCED, "ACCESS EXCLUSIVE"));
+        let lock = (Self::REFERENCED, exclusively(table, "", true));
+        self.table_locks.entry(table.clone()).or_insert(lock);
     }
 
     /// A step after the exchange.
@@ -175,8 +176,7 @@ impl<'a> Draft<'a> {
         for ((phase, table), subcommands) in self.joined {
             self.exchange.entry(phase).or_default().extend(alter(&table, &subcommands));
         }
-        let table_locks = self.table_locks.into_iter().map(|(table, (rank, mode))| {
-            let statement = format!("LOCK TABLE ONLY {table} IN {mode} MODE");
+        let table_locks = self.table_locks.into_iter().map(|(table, (rank, statement))| {
             (rank, LockStep { object: format!("table {table}"), statement })
         });
         let mut locks = self.locks;
@@ -210,4 +210,14 @@ impl<'a> Draft<'a> {
 
 fn alter(table: &TableName, subcommands: &[String]) -> Option<String> {
     (!subcommands.is_empty()).then(|| format!("ALTER TABLE {table} {}", subcommands.join(", ")))
+}
+
+/// ACCESS EXCLUSIVE on the table alone. LOCK TABLE wants a right to write, which an owner may have revoked from himself; the other statement
+/// wants ownership, takes the same lock and changes nothing.
+fn exclusively(table: &TableName, owner: &str, may_lock: bool) -> String {
+    if may_lock {
+        format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")
+    } else {
+        format!("ALTER TABLE {table} OWNER TO {}", quote_ident(owner))
+    }
 }

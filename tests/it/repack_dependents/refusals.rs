@@ -1,0 +1,230 @@
+//! What cannot be carried over is refused by name, and what is refused stands alone: the table without it is fine.
+
+use super::world::World;
+
+/// Roles and objects of others need the superuser: his statements come after the owner's.
+struct Refused {
+    name: &'static str,
+    app: &'static str,
+    admin: &'static str,
+    /// How the refusal begins, one entry a refusal.
+    wanted: &'static [&'static str],
+}
+
+const fn by_app(name: &'static str, app: &'static str, wanted: &'static [&'static str]) -> Refused {
+    Refused { name, app, admin: "", wanted }
+}
+
+const fn by_admin(name: &'static str, admin: &'static str, wanted: &'static [&'static str]) -> Refused {
+    Refused { name, app: "CREATE TABLE t (id int PRIMARY KEY, a int)", admin, wanted }
+}
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, a int);";
+
+/// Runs each case in a database of its own and compares how the refusals begin.
+async fn refused(cases: &[Refused]) {
+    let world = World::start().await;
+    let mut wrong = Vec::new();
+    for case in cases {
+        let here = world.case(case.name).await;
+        here.app.exec(case.app).await;
+        here.admin.exec(case.admin).await;
+        let found = here.refusals().await;
+        let equal = found.len() == case.wanted.len()
+            && found.iter().zip(case.wanted).all(|(found, wanted)| found.starts_with(wanted));
+        if !equal {
+            wrong.push(format!("{}: wanted {:#?}\nfound {found:#?}", case.name, case.wanted));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[tokio::test]
+async fn tables_of_the_wrong_sort() {
+    refused(&[
+        by_app("unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", &["table public.t: it is UNLOGGED"]),
+        by_app("partitioned", "CREATE TABLE t (id int) PARTITION BY LIST (id)", &["table public.t: it is partitioned"]),
+        by_app(
+            "leaf",
+            "CREATE TABLE p (id int) PARTITION BY LIST (id); CREATE TABLE t PARTITION OF p FOR VALUES IN (1)",
+            &["table public.t: it is a partition of public.p"],
+        ),
+        by_app(
+            "child",
+            "CREATE TABLE p (id int); CREATE TABLE t (b int) INHERITS (p)",
+            &["table public.t: it inherits from public.p"],
+        ),
+        by_app(
+            "parent",
+            "CREATE TABLE t (id int); CREATE TABLE c (b int) INHERITS (t)",
+            &["table public.c: it inherits from the table"],
+        ),
+        by_app("typed", "CREATE TYPE y AS (id int); CREATE TABLE t OF y", &["table public.t: it is a table OF public.y"]),
+        by_app(
+            "policies",
+            "CREATE TABLE t (id int); ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON t USING (id > 0)",
+            &["table public.t: row level security is on", "policy mine on table public.t"],
+        ),
+        by_app("view", "CREATE VIEW t AS SELECT 1 AS id", &["table public.t: it is no table"]),
+        Refused {
+            name: "foreign_table",
+            app: "SELECT 1",
+            admin: "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; \
+                 CREATE FOREIGN TABLE t (id int) SERVER s; ALTER FOREIGN TABLE t OWNER TO app",
+            wanted: &["table public.t: it is a foreign table"],
+        },
+        by_admin(
+            "extension",
+            "ALTER EXTENSION plpgsql ADD TABLE t",
+            &["table public.t: it belongs to extension plpgsql"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn objects_that_cannot_be_carried_over() {
+    refused(&[
+        by_app(
+            "matview",
+            "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE MATERIALIZED VIEW mv AS SELECT id FROM t; CREATE VIEW v AS SELECT * FROM mv",
+            &["materialized view public.mv: it reads the table"],
+        ),
+        by_app(
+            "rules",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE o (id int); \
+             CREATE RULE mine AS ON DELETE TO t DO INSTEAD NOTHING; \
+             CREATE RULE theirs AS ON INSERT TO o DO INSERT INTO public.t VALUES (NEW.id)",
+            &["rule mine on table public.t: rules of the table", "rule theirs on table public.o: it uses table public.t"],
+        ),
+        by_app(
+            "rule_of_a_view",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE VIEW v AS SELECT id FROM t; \
+             CREATE RULE r AS ON INSERT TO v DO INSTEAD INSERT INTO t VALUES (NEW.id)",
+            &["rule r on view public.v: it uses table public.t"],
+        ),
+        by_app(
+            "policy_elsewhere",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE o (id int); \
+             CREATE POLICY p ON o USING (id IN (SELECT id FROM t))",
+            &["policy p on table public.o: it depends on"],
+        ),
+        by_app(
+            "atomic",
+            "CREATE TABLE t (id int PRIMARY KEY); \
+             CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END",
+            &["function public.f(): its body is bound to the table"],
+        ),
+        by_app(
+            "row_type",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE FUNCTION f(t) RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+             CREATE TABLE o (r t, s t[]); CREATE DOMAIN d AS t",
+            &["table public.o: a column of it has",
+"function public.f(public.t): its signature",
+"type public.d: it depends on type public.t"],
+        ),
+        by_app(
+            "whole_row_view",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE VIEW v AS SELECT t FROM t",
+            &["view public.v: a column of it has the table's row type"],
+        ),
+        by_app(
+            "identity_elsewhere",
+            "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY); CREATE TABLE o (n int DEFAULT nextval('t_id_seq'))",
+            &["default value for column n of table public.o: it depends on sequence public.t_id_seq"],
+        ),
+        by_app(
+            "trigger_from",
+            "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE t (id int PRIMARY KEY); \
+             CREATE TABLE o (id int); CREATE CONSTRAINT TRIGGER x AFTER INSERT ON o FROM t FOR EACH ROW EXECUTE FUNCTION tf()",
+            &["trigger x on table public.o: it depends on table public.t"],
+        ),
+        by_app(
+            "partitioned_child",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE p (a int REFERENCES t) PARTITION BY LIST (a); \
+             CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)",
+            &[
+                "foreign key p_a_fkey on public.p: its table is partitioned",
+                "foreign key p_a_fkey on public.p1: its table is partitioned",
+            ],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn objects_of_others() {
+    refused(&[
+        by_admin("all_tables", "CREATE PUBLICATION p FOR ALL TABLES", &["publication p: it is FOR ALL TABLES"]),
+        by_admin(
+            "labels",
+            "INSERT INTO pg_seclabel VALUES ('public.t'::regclass, 'pg_class'::regclass, 0, 'dummy', 'secret')",
+            &["table public.t: it has security labels"],
+        ),
+        by_admin("owner", "ALTER TABLE t OWNER TO other", &["table public.t: role app is not its owner other"]),
+        by_admin(
+            "views",
+            "CREATE VIEW v AS SELECT id FROM t; ALTER VIEW v OWNER TO other",
+            &["view public.v: it belongs to other"],
+        ),
+        by_admin(
+            "children",
+            "CREATE TABLE c (a int REFERENCES t); ALTER TABLE c OWNER TO other",
+            &["foreign key c_a_fkey on public.c: its table belongs to other"],
+        ),
+        by_admin(
+            "referenced",
+            "CREATE TABLE r (id int PRIMARY KEY); ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES r",
+            &["foreign key f on public.t: role app has no REFERENCES on public.r"],
+        ),
+        by_admin("publications", "CREATE PUBLICATION p FOR TABLE t", &["publication p: it belongs to postgres"]),
+        by_admin(
+            "statistics",
+            "CREATE STATISTICS s ON id, a FROM t; ALTER STATISTICS s OWNER TO other",
+            &["statistics public.s: they belong to other"],
+        ),
+        by_admin(
+            "grantors",
+            "GRANT SELECT ON t TO other WITH GRANT OPTION; GRANT SELECT (a) ON t TO other WITH GRANT OPTION; SET ROLE other; \
+             GRANT SELECT ON t TO reader; GRANT SELECT (a) ON t TO reader; RESET ROLE",
+            &["table public.t: role other granted SELECT", "column public.t.a: role other granted SELECT"],
+        ),
+        by_admin(
+            "functions",
+            "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+             CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION tf(); REVOKE EXECUTE ON FUNCTION tf() FROM PUBLIC",
+            &["trigger g on public.t: role app may not execute its function public.tf"],
+        ),
+        by_admin(
+            "disabled",
+            "CREATE TABLE c (a int REFERENCES t); ALTER TABLE c OWNER TO app; ALTER TABLE c DISABLE TRIGGER ALL",
+            &["foreign key c_a_fkey on public.c: a superuser has disabled its internal triggers"],
+        ),
+        by_admin(
+            "schema",
+            "REVOKE CREATE ON SCHEMA public FROM app, team",
+            &["schema public: role app has no CREATE on it"],
+        ),
+        by_admin(
+            "database_right",
+            "REVOKE CREATE ON DATABASE database_right FROM app",
+            &["the database: role app has no CREATE on it"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn all_at_once_and_nothing_twice() {
+    let world = World::start().await;
+    let case = world.case("many").await;
+    case.app.exec(TABLE).await;
+    case.app
+        .exec(
+            "CREATE MATERIALIZED VIEW m AS SELECT id, a FROM t; CREATE RULE r AS ON DELETE TO t DO NOTHING; \
+             CREATE FUNCTION f(t, t[]) RETURNS t LANGUAGE sql AS 'SELECT $1'",
+        )
+        .await;
+    let found = case.refusals().await;
+    assert_eq!(found.len(), 3, "{found:#?}");
+}
