@@ -61,11 +61,13 @@ const PURE: &[&str] = &[
     "flow/start.rs",
     "flow/handover.rs",
     "repack/bloat.rs",
+    "repack/cleanup.rs",
     "repack/preflight/finding.rs",
     "repack/preflight/key.rs",
     "repack/preflight/large_objects.rs",
     "repack/preflight/limits.rs",
     "repack/preflight/space.rs",
+    "repack/throttle.rs",
     "repack/window.rs",
 ];
 

@@ -2,7 +2,9 @@
 
 pub mod ask;
 pub mod bloat;
+pub mod cleanup;
 pub mod options;
 pub mod preflight;
 pub mod select;
+pub mod throttle;
 pub mod window;
