@@ -3,7 +3,10 @@
 pub mod ask;
 pub mod bloat;
 pub mod cleanup;
+pub mod dependents;
+pub mod fingerprint;
 pub mod options;
+pub mod plan;
 pub mod preflight;
 pub mod select;
 pub mod throttle;
