@@ -4,6 +4,7 @@ pub mod ask;
 pub mod bloat;
 pub mod cleanup;
 pub mod dependents;
+pub mod dry_run;
 pub mod fingerprint;
 pub mod options;
 pub mod plan;

@@ -20,6 +20,13 @@ async fn definition(owner: &Owner, table: &str) -> TableDef {
     read_table(&owner.session, &owner.table(table).await.name).await.unwrap().unwrap()
 }
 
+/// As jsonb has it: the order of keys says nothing.
+#[track_caller]
+fn same(text: &str, json: &str) {
+    let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(parsed(text), parsed(json));
+}
+
 #[tokio::test]
 async fn copied_and_replayed_rows_lose_the_same() {
     let owner = Owner::start().await;
@@ -71,10 +78,6 @@ async fn copied_and_replayed_rows_lose_the_same() {
     let texts = |row: usize| rows[row].iter().map(|v| v.as_deref().unwrap_or("NULL")).collect::<Vec<_>>();
     let stripped =
         r#"{"gone": 1, "it's": 2, "back\\slash": 3, "deep": {"gone": 4}, "list": [null, {}, "gone"]}"#;
-    let same = |text: &str, json: &str| {
-        let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(parsed(text), parsed(json));
-    };
     same(texts(0)[1], stripped);
     same(texts(0)[2], r#"{"back\\slash": 3, "deep": {"gone": 4}, "list": [null, {}, "gone"]}"#);
     same(texts(0)[3], stripped);

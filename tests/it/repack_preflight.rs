@@ -263,3 +263,49 @@ async fn the_schema_of_the_table_must_take_the_copy() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_dry_run_shows_plan_and_refusals_and_writes_nothing() {
+    let owner = Owner::start().await;
+    owner
+        .app
+        .exec(
+            "CREATE TABLE good (id int PRIMARY KEY, v text); INSERT INTO good SELECT i, repeat('x', 100) FROM \
+             generate_series(1, 5000) i; DELETE FROM good WHERE id % 2 = 0; ANALYZE good; \
+             CREATE TABLE ruled (id int PRIMARY KEY); CREATE RULE r AS ON INSERT TO ruled DO ALSO NOTHING; \
+             CREATE PUBLICATION mine FOR TABLE good",
+        )
+        .await;
+    owner.admin.exec("CREATE PUBLICATION everything FOR ALL TABLES").await;
+    for (name, refused) in [("ruled", true), ("good", false)] {
+        if !refused {
+            owner.admin.exec("DROP PUBLICATION everything").await;
+        }
+        let table = owner.table(name).await;
+        let mut findings = check(&owner.session, &owner.options, &table).await.unwrap();
+        let inventory = repcloud::repack::dependents::read(&owner.session, &table.name).await.unwrap();
+        findings.extend(dependents::judge(&inventory, &findings));
+        assert_eq!(is_refused(&findings), refused, "{:?}", lines(&findings));
+        let plan =
+            (!refused).then(|| repcloud::repack::plan::plan(&inventory, &PlanOptions::default()).unwrap());
+        let forecast = space::forecast(&table);
+        let run =
+            DryRun { table: &table, findings: &findings, plan: plan.as_ref(), forecast: &forecast, jobs: 2 };
+        let (text, json) = (run.text(), serde_json::to_value(run.json()).unwrap());
+        if refused {
+            assert_eq!(text.matches("publication everything").count(), 1, "{text}");
+            assert!(text.contains("rules of the table"), "{text}");
+            assert_eq!(json["outcome"], "refused", "{json}");
+        } else {
+            assert!(text.contains("\n  exchange:\n") && text.contains("SET SCHEMA repcloud_old"), "{text}");
+            assert!(
+                json["bloat"]["percent"].as_f64().is_some_and(|percent| (40.0..60.0).contains(&percent)),
+                "{json}"
+            );
+        }
+    }
+    assert_eq!(
+        owner.admin.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repcloud%'").await,
+        "0"
+    );
+}

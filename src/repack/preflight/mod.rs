@@ -2,6 +2,7 @@
 //!
 //! Each check reads with a limit and judges purely. All findings come at once.
 
+pub mod dependents;
 pub mod finding;
 pub mod key;
 pub mod kind;
