@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use repcloud::catalog::read_table;
+use repcloud::repack::dry_run::DryRun;
+use repcloud::repack::plan::PlanOptions;
 use repcloud::repack::preflight::{
-    Severity, check, check_server, check_table, is_refused, key, kind, large_objects, leftovers,
-    publications, rights, row_security, server, transactions,
+    Severity, check, check_server, check_table, dependents, is_refused, key, kind, large_objects, leftovers,
+    publications, rights, row_security, server, space, transactions,
 };
 
 use crate::support::cluster::{builder, major};
