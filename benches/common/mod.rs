@@ -23,6 +23,7 @@ pub fn route() -> Route {
     let column = |(name, _, input_type): (&str, u32, &str)| ShapeColumn {
         name: name.to_owned(),
         input_type: input_type.to_owned(),
+        rewrite: None,
     };
     Route {
         source: name.clone(),

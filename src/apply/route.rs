@@ -337,7 +337,7 @@ pub(crate) mod tests {
                 sql_name: "public.t".into(),
                 columns: columns
                     .iter()
-                    .map(|n| ShapeColumn { name: (*n).into(), input_type: "text".into() })
+                    .map(|n| ShapeColumn { name: (*n).into(), input_type: "text".into(), rewrite: None })
                     .collect(),
                 key: key.to_vec(),
                 deleted_column: (delivery == Delivery::LogDel).then(|| "deleted".into()),

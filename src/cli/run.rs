@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use super::args::{Command, CommandLine, Global};
+use super::args::{Command, CommandLine, Global, PrepareArgs};
 use super::commands;
 use super::output::Output;
 use super::report::{self, Exit, Failure};
@@ -94,17 +94,18 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
         Command::Init => commands::init::run(output, &Home::locate(&environment())?, &global.config),
         Command::Demo(args) => commands::demo::run(global, args),
         Command::ShowConnections => commands::show_connections::run(&context(line)?),
-        Command::CreateSchema(args) => not_built(line, "create-schema", args.connection.as_deref()),
-        Command::DropSchema(args) => not_built(line, "drop-schema", args.connection.as_deref()),
-        Command::Repack(args) => not_built(line, "repack", args.connection.as_deref()),
-        Command::Prepare(args) | Command::ReplayData(args) => {
-            not_built(line, "prepare", args.repack.connection.as_deref())
+        Command::CreateSchema(args) => commands::repack::create_schema(&context(line)?, args),
+        Command::DropSchema(args) => commands::repack::drop_schema(&context(line)?, args),
+        Command::Repack(args) => commands::repack::repack(&context(line)?, args),
+        Command::Prepare(args) => commands::repack::prepare(&context(line)?, args),
+        Command::ReplayData(args) => {
+            commands::repack::prepare(&context(line)?, &PrepareArgs { follow: true, ..args.clone() })
         }
-        Command::Swap(args) => not_built(line, "swap", args.connection.as_deref()),
-        Command::Abort(args) => not_built(line, "abort", args.connection.as_deref()),
-        Command::Pause(_) => not_built(line, "pause", None),
-        Command::Resume(_) => not_built(line, "resume", None),
-        Command::Stop(_) => not_built(line, "stop", None),
+        Command::Swap(args) => commands::repack::swap(&context(line)?, args),
+        Command::Abort(args) => commands::repack::abort(&context(line)?, args),
+        Command::Pause(args) => commands::repack::control(&context(line)?, args, "pause"),
+        Command::Resume(args) => commands::repack::control(&context(line)?, args, "resume"),
+        Command::Stop(args) => commands::repack::control(&context(line)?, args, "stop"),
         Command::Stream(args) => commands::stream::run(&context(line)?, args),
         Command::Status(args) => commands::status::run(&context(line)?, args),
         Command::Verify(args) => commands::verify::run(&context(line)?, args),
@@ -112,12 +113,6 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
         Command::Skip(args) => commands::skip::run(&context(line)?, args),
         Command::DropTable(args) => commands::drop_table::run(&context(line)?, args),
     }
-}
-
-/// A command that is offered before its work is there: what was typed is checked all the same.
-fn not_built(line: &CommandLine, command: &str, connection: Option<&str>) -> Result<Exit, Failure> {
-    context(line)?.connections(connection)?;
-    Err(Failure::not_built(command))
 }
 
 /// The process's environment, with the reader of password files (none yet: `pg` will have it).

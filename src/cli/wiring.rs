@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 #[allow(unused_imports)]
-pub(crate) use repack::repack;
+pub(crate) use repack::{repack, repack_of};
 
 use super::report::{Exit, Failure};
 use crate::apply::checkpoint::StreamKey;
@@ -74,6 +74,15 @@ pub(crate) fn stream(settings: &Settings, source: &Connection, target: &Connecti
 /// What a stream tells becomes log lines.
 pub(crate) fn stream_events(key: &StreamKey) -> Events {
     let name = format!("{} → {}", key.source, key.target);
+    Events::new(move |event| match event {
+        JobEvent::Info(text) => tracing::info!("{name}: {text}"),
+        JobEvent::Warning(text) => tracing::warn!("{name}: {text}"),
+    })
+}
+
+/// What a repack tells becomes log lines.
+pub(crate) fn connection_events(name: &str) -> Events {
+    let name = name.to_owned();
     Events::new(move |event| match event {
         JobEvent::Info(text) => tracing::info!("{name}: {text}"),
         JobEvent::Warning(text) => tracing::warn!("{name}: {text}"),

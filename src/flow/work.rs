@@ -200,7 +200,11 @@ pub fn route(
             sql_name: target.name.to_string(),
             columns: columns
                 .iter()
-                .map(|c| ShapeColumn { name: c.name.clone(), input_type: c.input_type_sql.clone() })
+                .map(|c| ShapeColumn {
+                    name: c.name.clone(),
+                    input_type: c.input_type_sql.clone(),
+                    rewrite: None,
+                })
                 .collect(),
             key: key.iter().filter_map(position).collect(),
             deleted_column: logdel.then(|| work.entry.deleted_column.clone()),

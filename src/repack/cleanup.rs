@@ -33,6 +33,13 @@ struct ColumnCleanup {
     keys: Vec<String>,
 }
 
+/// What becomes of a value of `column` on its way into the new table: SQL with `{}` where the value stands; `None`: nothing.
+/// For a rule that cannot be honoured `None` too: pre-flight has refused the table.
+pub fn rewrite(table: &TableDef, settings: &TableSettings, column: &str) -> Option<String> {
+    let (cleanup, _) = Cleanup::plan(table, settings);
+    cleanup.touches(column).then(|| cleanup.expression(column, "{}"))
+}
+
 impl Cleanup {
     /// From a table's settings; every one that cannot be honoured is a finding that refuses the table.
     pub fn plan(table: &TableDef, settings: &TableSettings) -> (Cleanup, Vec<Finding>) {
@@ -139,10 +146,13 @@ fn base_type(column: &ColumnDef) -> &str {
     name.strip_prefix("pg_catalog.").unwrap_or(name)
 }
 
-/// A string constant, whatever `standard_conforming_strings` is.
+/// A string constant, whatever `standard_conforming_strings` is. It never holds `{}`, which stands for a value.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    if !quoted.contains(['\\', '{']) {
+        return format!("'{quoted}'");
+    }
+    format!("E'{}'", quoted.replace('\\', "\\\\").replace('{', "\\x7b"))
 }
 
 #[cfg(test)]
@@ -174,5 +184,6 @@ mod tests {
     fn keys_are_constants_whatever_is_in_them() {
         assert_eq!(literal("a'b"), "'a''b'");
         assert_eq!(literal("a\\'b"), "E'a\\\\''b'");
+        assert_eq!(literal("a{}1"), "E'a\\x7b}1'");
     }
 }

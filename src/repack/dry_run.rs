@@ -1,7 +1,10 @@
 //! `--dry-run`: what a repack would do to one table, for people and as JSON. Pure.
 
+mod look;
+
 use std::fmt::Write as _;
 
+pub use look::{Seen, look};
 use serde::Serialize;
 
 use super::plan::RepackPlan;

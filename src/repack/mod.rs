@@ -2,13 +2,32 @@
 
 pub mod ask;
 pub mod bloat;
+mod blockers;
+mod catch_up;
 pub mod cleanup;
+pub mod compare;
+mod cut_over;
 pub mod dependents;
 pub mod dry_run;
+pub mod error;
 pub mod fingerprint;
+mod indexes;
+pub mod job;
 pub mod options;
 pub mod plan;
 pub mod preflight;
+pub mod report;
+mod rows;
+pub mod run;
+mod runner;
 pub mod select;
+mod shadow;
+pub mod state;
+mod steps;
+mod swap;
 pub mod throttle;
+pub mod view;
+mod watch;
 pub mod window;
+
+pub use error::RepackError;

@@ -18,7 +18,7 @@ use crate::model::{RetryAdvice, TableName};
 use crate::repack::dependents::{Inventory, Refusal};
 
 /// Where the new table is built.
-pub const SHADOW_SCHEMA: &str = "repcloud";
+pub const SHADOW_SCHEMA: &str = "repcloud_new";
 /// Where the old table waits to be dropped.
 pub const OLD_SCHEMA: &str = "repcloud_old";
 
@@ -60,6 +60,16 @@ pub struct RepackPlan {
     pub drop_old: Vec<String>,
     /// How long `locks` and `exchange` take, in milliseconds, on a quiet machine without the drain between them.
     pub forecast_ms: f64,
+}
+
+impl RepackPlan {
+    /// Columns that name a row; none when whole rows are compared.
+    pub fn key_columns(&self) -> &[String] {
+        match self.key.kind {
+            KeyKind::Full => &[],
+            KeyKind::PrimaryKey | KeyKind::UniqueIndex => &self.key.columns,
+        }
+    }
 }
 
 /// How rows of a change are found in the shadow.

@@ -13,6 +13,8 @@ pub struct ShapeColumn {
     pub name: String,
     /// The type whose input function reads the text, as SQL, without modifier.
     pub input_type: String,
+    /// What becomes of a value on its way into the table: SQL with `{}` where the value stands. Never for key columns.
+    pub rewrite: Option<String>,
 }
 
 /// Which columns, by index into the table's replicated columns, a statement speaks of. Sorted, without doubles.
@@ -101,10 +103,15 @@ impl ShapeTable {
 
     /// `v.cN::type`: the parameter column called `cN`, as a value of the column's type.
     fn cast(&self, column: u16, parameter: &str) -> String {
-        match self.columns[usize::from(column)].input_type.as_str() {
+        let column = &self.columns[usize::from(column)];
+        let value = match column.input_type.as_str() {
             // The one built-in type whose cast from text reads less than its input function does: not the `-` of none.
             "regclass" => format!("pg_catalog.regclassin(pg_catalog.textout(v.{parameter}))"),
             input_type => format!("v.{parameter}::{input_type}"),
+        };
+        match &column.rewrite {
+            Some(rewrite) => rewrite.replace("{}", &value),
+            None => value,
         }
     }
 
@@ -290,7 +297,8 @@ mod tests {
     use super::*;
 
     fn table(deleted: Option<&str>) -> ShapeTable {
-        let column = |name: &str, ty: &str| ShapeColumn { name: name.into(), input_type: ty.into() };
+        let column =
+            |name: &str, ty: &str| ShapeColumn { name: name.into(), input_type: ty.into(), rewrite: None };
         ShapeTable {
             sql_name: "public.\"T\"".into(),
             columns: vec![

@@ -12,6 +12,7 @@ mod demo;
 mod oracle;
 mod private_clusters;
 mod rejected;
+mod repack;
 mod repack_cleanup;
 mod repack_preflight;
 mod repack_preflight_slot;

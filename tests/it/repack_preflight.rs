@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use repcloud::catalog::read_table;
-use repcloud::repack::dry_run::DryRun;
-use repcloud::repack::plan::PlanOptions;
 use repcloud::repack::preflight::{
-    Severity, check, check_server, check_table, dependents, is_refused, key, kind, large_objects, leftovers,
-    publications, rights, row_security, server, space, transactions,
+    Severity, check, check_server, check_table, is_refused, key, kind, large_objects, leftovers,
+    publications, rights, row_security, server, transactions,
 };
 
 use crate::support::cluster::{builder, major};
 use crate::support::owner::{Owner, lines};
+use crate::support::process::Repcloud;
 
 #[tokio::test]
 async fn a_plain_owner_with_replication_has_nothing_against_it_and_nothing_is_written() {
@@ -168,11 +167,11 @@ async fn hidden_rows_large_objects_and_leftovers_are_named() {
     let table = owner.table("Left").await;
     assert_eq!(leftovers::check(session, &owner.options, &table).await.unwrap(), []);
     let database = server::read(session).await.unwrap().database_oid;
-    let slot = leftovers::slot_name(database, table.oid);
+    let slot = repcloud::repack::state::slot_name(database, table.oid);
     owner
         .app
         .exec(&format!(
-            "CREATE SCHEMA repcloud; CREATE TABLE repcloud.\"Left\" (id int); CREATE PUBLICATION {slot}"
+            "CREATE SCHEMA repcloud_new; CREATE TABLE repcloud_new.\"Left\" (id int); CREATE PUBLICATION {slot}"
         ))
         .await;
     owner.app.exec(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await;
@@ -182,7 +181,7 @@ async fn hidden_rows_large_objects_and_leftovers_are_named() {
     for word in [
         &format!("publication {slot}"),
         &format!("slot {slot}"),
-        "table repcloud.\"Left\"",
+        "table repcloud_new.\"Left\"",
         "run: repcloud abort --connection prod --table 'public.\"Left\"'",
     ] {
         assert!(line.contains(word), "{word}: {line}");
@@ -279,33 +278,38 @@ async fn a_dry_run_shows_plan_and_refusals_and_writes_nothing() {
         )
         .await;
     owner.admin.exec("CREATE PUBLICATION everything FOR ALL TABLES").await;
-    for (name, refused) in [("ruled", true), ("good", false)] {
-        if !refused {
-            owner.admin.exec("DROP PUBLICATION everything").await;
-        }
-        let table = owner.table(name).await;
-        let mut findings = check(&owner.session, &owner.options, &table).await.unwrap();
-        let inventory = repcloud::repack::dependents::read(&owner.session, &table.name).await.unwrap();
-        findings.extend(dependents::judge(&inventory, &findings));
-        assert_eq!(is_refused(&findings), refused, "{:?}", lines(&findings));
-        let plan =
-            (!refused).then(|| repcloud::repack::plan::plan(&inventory, &PlanOptions::default()).unwrap());
-        let forecast = space::forecast(&table);
-        let run =
-            DryRun { table: &table, findings: &findings, plan: plan.as_ref(), forecast: &forecast, jobs: 2 };
-        let (text, json) = (run.text(), serde_json::to_value(run.json()).unwrap());
-        if refused {
-            assert_eq!(text.matches("publication everything").count(), 1, "{text}");
-            assert!(text.contains("rules of the table"), "{text}");
-            assert_eq!(json["outcome"], "refused", "{json}");
-        } else {
-            assert!(text.contains("\n  exchange:\n") && text.contains("SET SCHEMA repcloud_old"), "{text}");
-            assert!(
-                json["bloat"]["percent"].as_f64().is_some_and(|percent| (40.0..60.0).contains(&percent)),
-                "{json}"
-            );
-        }
-    }
+    let connection = format!(
+        "[connections.prod]\nhost = \"{}\"\nport = {}\nuser = \"app\"\ndatabase = \"shop\"\n",
+        owner.cluster.socket_dir().display(),
+        owner.cluster.port()
+    );
+    let program = Repcloud::new(&connection);
+    let limit = Duration::from_secs(60);
+    let refused = program.run(&["repack", "--dry-run"], limit).expect_code(3);
+    assert_eq!(
+        refused.stdout.matches("publication everything").count(),
+        2,
+        "once a table: {}",
+        refused.stdout
+    );
+    assert!(refused.stdout.contains("rules of the table"), "{}", refused.stdout);
+    owner.admin.exec("DROP PUBLICATION everything").await;
+    let partly = program.run(&["repack", "--dry-run", "--json"], limit).expect_code(4);
+    let lines: Vec<serde_json::Value> =
+        partly.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{}", partly.stdout);
+    assert_eq!((&lines[0]["table"], &lines[0]["outcome"]), (&"public.good".into(), &"dry-run".into()));
+    assert_eq!((&lines[1]["table"], &lines[1]["outcome"]), (&"public.ruled".into(), &"refused".into()));
+    let percent = lines[0]["bloat"]["percent"].as_f64().unwrap();
+    assert!((40.0..60.0).contains(&percent), "{percent}");
+    let good = program.run(&["prepare", "--dry-run", "--table", "public.good"], limit).expect_code(0);
+    assert!(
+        good.stdout.contains("  exchange:\n") && good.stdout.contains("SET SCHEMA repcloud_old"),
+        "{}",
+        good.stdout
+    );
+    let missing = program.run(&["repack", "--dry-run", "--table", "public.gone"], limit).expect_code(1);
+    assert!(missing.stderr.contains("table public.gone does not exist"), "{}", missing.stderr);
     assert_eq!(
         owner.admin.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repcloud%'").await,
         "0"

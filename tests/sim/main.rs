@@ -2,6 +2,8 @@
 //! commits that were not flushed), and of both. The world is a few lines of memory; the decisions are the product's.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod repack;
+
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;

@@ -3,8 +3,10 @@
 pub mod completions;
 pub mod demo;
 pub mod drop_table;
+pub mod dry_run;
 pub mod init;
 pub mod man;
+pub mod repack;
 pub mod reset;
 pub mod show_connections;
 pub mod skip;

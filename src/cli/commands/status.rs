@@ -11,9 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cli::args::StatusArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
-use crate::cli::wiring::{block_on, streams};
+use crate::cli::wiring::{block_on, repack_of, streams};
 use crate::flow::view::{StreamView, TableView};
 use crate::flow::{StreamOptions, status_read};
+use crate::repack::view::{self, RepackView};
 use crate::service::shutdown::Shutdown;
 use crate::service::status_file;
 
@@ -21,7 +22,7 @@ use crate::service::status_file;
 struct Document {
     version: u32,
     streams: Vec<StreamView>,
-    repacks: [(); 0],
+    repacks: Vec<RepackView>,
 }
 
 /// Shows every stream of the configuration, once or every second.
@@ -58,16 +59,20 @@ async fn show(context: &Context, clear: bool) -> Result<(), Failure> {
         status_read::read(options, running)
     });
     let streams = join_all(reads).await;
+    let repacks = all_repacks(context).await;
     if context.output.json {
-        context.output.document(&Document { version: 1, streams, repacks: [] })?;
+        context.output.document(&Document { version: 1, streams, repacks })?;
         return Ok(());
     }
     let mut text = if clear { "\u{1b}[2J\u{1b}[H".to_owned() } else { String::new() };
-    if streams.is_empty() {
-        text.push_str(&format!("{} replicates nothing yet\n", context.settings.file.display()));
+    if streams.is_empty() && repacks.is_empty() {
+        text.push_str(&format!("{} replicates and repacks nothing yet\n", context.settings.file.display()));
     }
     for stream in &streams {
         text.push_str(&describe(stream));
+    }
+    for repack in &repacks {
+        text.push_str(&describe_repack(repack));
     }
     context.output.text(&text)?;
     Ok(())
@@ -75,6 +80,48 @@ async fn show(context: &Context, clear: bool) -> Result<(), Failure> {
 
 fn all_streams(context: &Context) -> Vec<StreamOptions> {
     context.settings.connections.values().flat_map(|source| streams(&context.settings, source)).collect()
+}
+
+/// Of every connection that answers; the others are told.
+async fn all_repacks(context: &Context) -> Vec<RepackView> {
+    let reads = context.settings.connections.values().map(|connection| async move {
+        let options = repack_of(connection);
+        match view::read(&options).await {
+            Ok(views) => views,
+            Err(error) => {
+                tracing::warn!("{}: repacks cannot be read: {error}", connection.name);
+                Vec::new()
+            }
+        }
+    });
+    join_all(reads).await.into_iter().flatten().collect()
+}
+
+fn describe_repack(repack: &RepackView) -> String {
+    let running = if repack.running { "" } else { ", no process works on it" };
+    let mut text = format!("{}: repack of {}  {}{running}\n", repack.connection, repack.table, repack.state);
+    let eta = repack.eta_seconds.map(|s| format!(", about {s:.0} s left")).unwrap_or_default();
+    let unsigned = |bytes: i64| size(u64::try_from(bytes).unwrap_or(0));
+    text.push_str(&format!(
+        "  {} of about {} rows copied{eta}, {} changes applied, lag {}, WAL kept {}\n",
+        repack.rows_copied,
+        repack.rows_total,
+        repack.changes_replayed,
+        unsigned(repack.lag_bytes),
+        unsigned(repack.retained)
+    ));
+    if repack.attempt > 0 {
+        let pids: Vec<String> = repack.blocked_by.iter().map(ToString::to_string).collect();
+        let by =
+            if pids.is_empty() { String::new() } else { format!(", blocked by pid {}", pids.join(", ")) };
+        text.push_str(&format!("  swap attempt {}{by}\n", repack.attempt));
+    }
+    for (label, value) in [("the copy rests", &repack.throttled_by), ("error", &repack.error)] {
+        if let Some(value) = value {
+            text.push_str(&format!("  {label}: {value}\n"));
+        }
+    }
+    text
 }
 
 fn describe(stream: &StreamView) -> String {
@@ -157,7 +204,7 @@ mod tests {
 
     #[test]
     fn an_empty_status_has_the_contracts_keys() {
-        let document = Document { version: 1, streams: vec![StreamView::default()], repacks: [] };
+        let document = Document { version: 1, streams: vec![StreamView::default()], repacks: Vec::new() };
         let json = serde_json::to_value(&document).unwrap();
         assert_eq!(json["repacks"], serde_json::json!([]));
         assert_eq!(json["streams"][0]["state"], "stopped");

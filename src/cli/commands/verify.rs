@@ -5,11 +5,16 @@ use std::io::IsTerminal as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::repack::repack_failure;
 use crate::cli::args::VerifyArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
-use crate::cli::wiring::{block_on, flow_failure, streams};
+use crate::cli::wiring::{block_on, connection_events, flow_failure, repack_of, streams};
 use crate::flow::compare::Compare;
+use crate::model::TableName;
+use crate::repack::compare::Compared;
+use crate::repack::run as repack;
+use crate::service::shutdown::Shutdown;
 use crate::verify::{Progress, VerifyOutcome, VerifySpec};
 
 /// One table, as CONTRACT 4 writes it.
@@ -23,9 +28,7 @@ struct Line {
 
 /// Compares the tables of every stream of a source; 1 when rows differ, 4 when some could not be settled.
 pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
-    let Some(name) = &args.source else {
-        return Err(Failure::not_built("verify --connection"));
-    };
+    let Some(name) = &args.source else { return copies(context, args) };
     let source = context.source(name)?;
     let streams = streams(&context.settings, source);
     block_on(async {
@@ -34,7 +37,7 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
         for options in &streams {
             compares.push(Compare::open(options, &args.tables).await.map_err(failed)?);
         }
-        let known = |name: &&crate::model::TableName| {
+        let known = |name: &&TableName| {
             compares.iter().flat_map(|c| &c.specs).any(|s| s.source == **name || s.target == **name)
         };
         if let Some(table) = args.tables.iter().find(|table| !known(table)) {
@@ -57,6 +60,45 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
             (0, 1..) => Exit::Partly,
             (0, 0) => Exit::Done,
         })
+    })
+}
+
+/// Tables and their unfinished copies, in one database.
+fn copies(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
+    if args.count {
+        return Err(Failure::usage(
+            "--count compares a source with its targets; leave it out with --connection",
+        ));
+    }
+    let name = args.connection.as_deref().unwrap_or_default();
+    let mut options = repack_of(context.connection(name)?);
+    options.selection.tables.clone_from(&args.tables);
+    let events = connection_events(name);
+    block_on(async {
+        let shutdown = Shutdown::listen().map_err(|e| Failure::from(anyhow::Error::new(e)))?;
+        let mut shown = Ok(());
+        let told = |table: &TableName, compared: Compared, seconds: f64| {
+            let line = Line {
+                table: table.to_string(),
+                rows: compared.rows,
+                differences: compared.differences,
+                seconds,
+            };
+            let result = if context.output.json {
+                context.output.document(&line)
+            } else {
+                let text = format!(
+                    "{table} and its copy: {} rows compared in {seconds:.1} s, {} differences\n",
+                    line.rows, line.differences
+                );
+                context.output.text(&text)
+            };
+            shown = std::mem::replace(&mut shown, Ok(())).and(result);
+        };
+        let differences =
+            repack::verify(&options, &events, &shutdown.stop, told).await.map_err(repack_failure)?;
+        shown?;
+        Ok(if differences > 0 { Exit::Failed } else { Exit::Done })
     })
 }
 

@@ -7,8 +7,6 @@ use crate::model::TablePattern;
 use crate::repack::options::{OnFailure, RepackOptions, RepackSettings, RunOptions, Selection, VerifyLevel};
 
 /// The repack of one connection. Tables and schemas that were typed replace the configured ones.
-// The commands that run repacks are not there yet.
-#[allow(dead_code)]
 pub(crate) fn repack(connection: &Connection, args: &RepackArgs) -> RepackOptions {
     let configured = &connection.repack;
     RepackOptions {
@@ -38,6 +36,22 @@ pub(crate) fn repack(connection: &Connection, args: &RepackArgs) -> RepackOption
             postpone_swap: args.postpone_swap,
             window: args.window,
         },
+        rules: configured.rules.clone(),
+    }
+}
+
+/// The repacks of one connection, whichever tables.
+pub(crate) fn repack_of(connection: &Connection) -> RepackOptions {
+    let configured = &connection.repack;
+    RepackOptions {
+        connection: connection.name.clone(),
+        connect: connect_options(connection),
+        selection: Selection::default(),
+        settings: RepackSettings {
+            max_retained_wal: connection.max_retained_wal,
+            ..configured.settings.clone()
+        },
+        run: RunOptions::default(),
         rules: configured.rules.clone(),
     }
 }

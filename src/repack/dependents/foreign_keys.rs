@@ -32,7 +32,7 @@ pub(super) const QUERY: &str = "SELECT c.oid::int8 AS oid, c.conname AS name, rn
      FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace \
      JOIN pg_class f ON f.oid = c.confrelid JOIN pg_namespace fn ON fn.oid = f.relnamespace \
      WHERE c.contype = 'f' AND (c.conrelid = $1 OR c.confrelid = $1) \
-       AND (c.conrelid = $1 OR rn.nspname NOT IN ('repcloud', 'repcloud_old')) \
+       AND (c.conrelid = $1 OR rn.nspname NOT IN ('repcloud', 'repcloud_new', 'repcloud_old')) \
      ORDER BY rn.nspname, r.relname, c.conname";
 
 /// One foreign key.

@@ -5,15 +5,16 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 
 /// $1 the table's oid. Parts are what a repack makes again or moves with the table; objects of the schemas of a running repack are left out.
-pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS type, t.typarray AS array FROM pg_type t WHERE t.typrelid = $1), \
+pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS composite, t.typarray AS list FROM pg_type t WHERE t.typrelid = $1), \
      parts (classid, objid) AS ( \
        SELECT 'pg_class'::regclass, $1 \
-       UNION SELECT 'pg_type'::regclass, type FROM own UNION SELECT 'pg_type'::regclass, array FROM own \
+       UNION SELECT 'pg_type'::regclass, composite FROM own UNION SELECT 'pg_type'::regclass, list FROM own \
        UNION SELECT 'pg_class'::regclass, reltoastrelid FROM pg_class WHERE oid = $1 \
-       UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1 \
+       UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN ($1, (SELECT nullif(reltoastrelid, 0) FROM pg_class WHERE oid = $1)) \
        UNION SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1 \
        UNION SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = $1 \
-       UNION SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = $1 \
+       UNION SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = $1 OR tgisinternal AND tgconstraint IN \
+         (SELECT oid FROM pg_constraint WHERE conrelid = $1) \
        UNION SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid = $1 \
        UNION SELECT 'pg_class'::regclass, s.oid FROM pg_depend q JOIN pg_class s ON s.oid = q.objid AND s.relkind = 'S' \
          WHERE q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = $1 \
@@ -35,10 +36,10 @@ pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS type, t.typarray AS
      SELECT p.classid::regclass::text AS class, p.objid::int8 AS oid, p.part_class::regclass::text AS part_class, \
        p.part_oid::int8 AS part_oid, pg_describe_object(p.part_class, p.part_oid, 0) AS part, \
        pg_describe_object(p.classid, p.objid, 0) AS description, p.relation::int8 AS relation_oid, \
-       r.relkind::text AS relation_kind, format('%I.%I', n.nspname, r.relname) AS relation, p.rulename AS rule, \
+       r.relkind::text AS relation_kind, CASE WHEN r.oid IS NOT NULL THEN format('%I.%I', n.nspname, r.relname) END AS relation, p.rulename AS rule, \
        p.relation IS NOT DISTINCT FROM $1 AS own, p.pubname AS publication \
      FROM placed p LEFT JOIN pg_class r ON r.oid = p.relation LEFT JOIN pg_namespace n ON n.oid = r.relnamespace \
-     WHERE r.oid IS NULL OR r.oid = $1 OR n.nspname NOT IN ('repcloud', 'repcloud_old') \
+     WHERE r.oid IS NULL OR r.oid = $1 OR n.nspname NOT IN ('repcloud', 'repcloud_new', 'repcloud_old') \
      ORDER BY 1, pg_describe_object(p.classid, p.objid, 0), 3, 5";
 
 /// One object that depends on the table or on a part of it.

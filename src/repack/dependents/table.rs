@@ -55,13 +55,13 @@ pub(super) const QUERY: &str = concat!(
     acl!("p.defaclacl"),
     ") AS g \
             WHERE p.defaclobjtype = 'r' AND p.defaclrole = current_user::regrole \
-            AND p.defaclnamespace IN (0, coalesce(to_regnamespace('repcloud')::oid, 0))), \
+            AND p.defaclnamespace IN (0, coalesce(to_regnamespace('repcloud_new')::oid, 0))), \
        'preset_sequence_grants', (SELECT coalesce(json_agg(g), '[]') FROM pg_default_acl p, \
             LATERAL json_array_elements(",
     acl!("p.defaclacl"),
     ") AS g \
             WHERE p.defaclobjtype = 'S' AND p.defaclrole = current_user::regrole \
-            AND p.defaclnamespace IN (0, coalesce(to_regnamespace('repcloud')::oid, 0))), \
+            AND p.defaclnamespace IN (0, coalesce(to_regnamespace('repcloud_new')::oid, 0))), \
        'standard_sequence_grants', ",
     acl!("acldefault('s', c.relowner)"),
     ") AS head \

@@ -202,7 +202,8 @@ impl<'a> Draft<'a> {
             exchange: self.exchange.into_values().flatten().collect(),
             after,
             drop_old: self.drop_old,
-            forecast_ms: self.forecast_ms,
+            // A sum of tenths: what is stored should read back the same.
+            forecast_ms: (self.forecast_ms * 100.0).round() / 100.0,
         })
     }
 }

@@ -101,7 +101,10 @@ fn judge(table: &TableFacts, shape: &Shape) -> Vec<Finding> {
 }
 
 fn is_ours(name: &TableName) -> bool {
-    matches!(name.schema.as_str(), "repcloud" | "repcloud_old" | "pg_catalog" | "information_schema")
+    matches!(
+        name.schema.as_str(),
+        "repcloud" | "repcloud_new" | "repcloud_old" | "pg_catalog" | "information_schema"
+    )
 }
 
 #[cfg(test)]

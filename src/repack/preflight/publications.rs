@@ -18,7 +18,7 @@ SELECT p.pubname::text, n.nspname::text
   FROM pg_publication_namespace s
   JOIN pg_publication p ON p.oid = s.pnpubid
   JOIN pg_namespace n ON n.oid = s.pnnspid
- WHERE n.nspname IN ('repcloud', 'repcloud_old')
+ WHERE n.nspname IN ('repcloud', 'repcloud_new', 'repcloud_old')
  ORDER BY 1, 2";
 
 /// Names each of them.

@@ -34,7 +34,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::tex
             ELSE c.relkind IN ('r', 'p', 'f') AND n.nspname = ANY ($2)
               OR (n.nspname, c.relname) IN (SELECT * FROM unnest($3::text[], $4::text[]) AS wanted (s, t)
                                              WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')) END
-   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'repcloud', 'repcloud_old')
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'repcloud', 'repcloud_new', 'repcloud_old')
    AND n.nspname !~ '^pg_(toast|temp)'
  ORDER BY 2, 3";
 
@@ -114,7 +114,8 @@ async fn candidates(session: &Session, selection: &Selection) -> Result<Vec<(Tab
             partition: cell(row, 6, WHAT)?,
             in_extension: cell(row, 7, WHAT)?,
             owned: cell(row, 8, WHAT)?,
-            rows: counted.or(written),
+            // The counter lags behind what one transaction has both written and analysed.
+            rows: counted.filter(|rows| *rows > 0.0).or(written).or(counted),
             fillfactor: u32::try_from(cell::<i32>(row, 11, WHAT)?).unwrap_or(100),
             heap_bytes: bytes(12)?,
             toast_bytes: bytes(13)?,

@@ -1,0 +1,242 @@
+//! `repack`, `prepare`, `swap`, `abort`, `create-schema`, `drop-schema`, `pause`, `resume`, `stop`.
+
+use std::fmt::Write as _;
+
+use tokio::sync::watch;
+
+use super::dry_run;
+use crate::cli::args::{ConnectionArgs, ControlArgs, PrepareArgs, RepackArgs};
+use crate::cli::report::{Exit, Failure};
+use crate::cli::run::Context;
+use crate::cli::wiring::{block_on, connection_events, repack as options_of, repack_of};
+use crate::repack::error::RepackError;
+use crate::repack::job::Goal;
+use crate::repack::options::RepackOptions;
+use crate::repack::report::{Outcome, TableReport};
+use crate::repack::run as repack;
+use crate::service::shutdown::{Asked, Shutdown};
+
+/// What is done to the selected tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Repack,
+    Prepare,
+    Swap,
+    Abort,
+}
+
+/// Rebuilds tables.
+pub fn repack(context: &Context, args: &RepackArgs) -> Result<Exit, Failure> {
+    if args.dry_run {
+        return dry_run::run(context, args);
+    }
+    tables(context, args, Work::Repack)
+}
+
+/// Everything but the swap; with `--follow` until `swap` asks for it.
+pub fn prepare(context: &Context, args: &PrepareArgs) -> Result<Exit, Failure> {
+    if args.repack.dry_run {
+        return dry_run::run(context, &args.repack);
+    }
+    if !args.follow {
+        return tables(context, &args.repack, Work::Prepare);
+    }
+    let repack = RepackArgs { postpone_swap: true, ..args.repack.clone() };
+    tables(context, &repack, Work::Repack)
+}
+
+/// Exchanges what is prepared.
+pub fn swap(context: &Context, args: &RepackArgs) -> Result<Exit, Failure> {
+    tables(context, args, Work::Swap)
+}
+
+/// Undoes what is unfinished.
+pub fn abort(context: &Context, args: &RepackArgs) -> Result<Exit, Failure> {
+    tables(context, args, Work::Abort)
+}
+
+fn tables(context: &Context, args: &RepackArgs, work: Work) -> Result<Exit, Failure> {
+    let connections = context.connections(args.connection.as_deref())?;
+    let all: Vec<RepackOptions> = connections.into_iter().map(|c| options_of(c, args)).collect();
+    block_on(async {
+        let shutdown = Shutdown::listen().map_err(|e| Failure::from(anyhow::Error::new(e)))?;
+        let mut reports = Vec::new();
+        let mut failure = None;
+        for options in &all {
+            let result = one(context, options, work, &shutdown.stop, &mut reports).await;
+            if let Err(error) = result {
+                tracing::error!("{}: {error}", options.connection);
+                failure = failure.or(Some(repack_failure(error)));
+            }
+        }
+        match (failure, shutdown.asked()) {
+            (Some(failure), _) if reports.is_empty() => Err(failure),
+            (failure, Some(Asked::Interrupt)) if failure.is_none() => Ok(Exit::Interrupted),
+            (failure, _) => {
+                if reports.is_empty() {
+                    nothing(context, work)?;
+                }
+                Ok(exit(&reports, failure.is_some()))
+            }
+        }
+    })
+}
+
+async fn one(
+    context: &Context,
+    options: &RepackOptions,
+    work: Work,
+    stop: &watch::Receiver<bool>,
+    reports: &mut Vec<TableReport>,
+) -> Result<(), RepackError> {
+    let events = connection_events(&options.connection);
+    let told = |report: &TableReport| tell(context, report);
+    let done = match work {
+        Work::Repack => repack::repack(options, Goal::Repack, &events, stop, told).await?,
+        Work::Prepare => repack::repack(options, Goal::Prepare, &events, stop, told).await?,
+        Work::Swap => repack::swap(options, &events, stop, told).await?,
+        Work::Abort => repack::abort(options, &events, told).await?,
+    };
+    reports.extend(done);
+    Ok(())
+}
+
+fn nothing(context: &Context, work: Work) -> Result<(), Failure> {
+    if context.output.json {
+        return Ok(());
+    }
+    let text = match work {
+        Work::Repack | Work::Prepare => "no table is selected",
+        Work::Swap => "nothing is prepared",
+        Work::Abort => "there is nothing to undo",
+    };
+    context.output.text(&format!("{text}\n"))?;
+    Ok(())
+}
+
+/// One table, as soon as it is done.
+fn tell(context: &Context, report: &TableReport) {
+    let written = if context.output.json {
+        context.output.document(report)
+    } else {
+        context.output.text(&text(report))
+    };
+    if let Err(error) = written {
+        tracing::error!("{error:#}");
+    }
+}
+
+fn text(report: &TableReport) -> String {
+    let mut text = match report.outcome {
+        Outcome::Swapped => format!(
+            "{}: {} → {}, {} rows copied, {} changes applied, locked {:.1} ms (attempt {}), {:.1} s\n",
+            report.table,
+            size(report.bytes_before),
+            size(report.bytes_after),
+            report.rows_copied,
+            report.changes_replayed,
+            report.lock_ms,
+            report.swap_attempts,
+            report.total_seconds
+        ),
+        Outcome::Prepared => {
+            format!(
+                "{}: prepared, {} rows copied, {:.1} s\n",
+                report.table, report.rows_copied, report.total_seconds
+            )
+        }
+        Outcome::Aborted => format!("{}: undone\n", report.table),
+        Outcome::Refused => format!("{}: refused, nothing was changed\n", report.table),
+        Outcome::Failed => format!("{}: failed\n", report.table),
+        Outcome::Ambiguous => format!("{}: not known\n", report.table),
+        Outcome::DryRun => format!("{}: dry run\n", report.table),
+    };
+    for (label, line) in report
+        .reason
+        .iter()
+        .map(|line| ("reason", line))
+        .chain(report.hint.iter().map(|line| ("hint", line)))
+        .chain(report.notes.iter().map(|line| ("note", line)))
+    {
+        let _infallible = writeln!(text, "  {label}: {line}");
+    }
+    text
+}
+
+fn size(bytes: i64) -> String {
+    let bytes = bytes.max(0) as f64;
+    if bytes < 1e6 { format!("{:.0} kB", bytes / 1e3) } else { format!("{:.1} MB", bytes / 1e6) }
+}
+
+fn exit(reports: &[TableReport], failed: bool) -> Exit {
+    let done = reports
+        .iter()
+        .filter(|r| {
+            matches!(r.outcome, Outcome::Swapped | Outcome::Prepared | Outcome::Aborted | Outcome::DryRun)
+        })
+        .count();
+    let refused = reports.iter().filter(|r| r.outcome == Outcome::Refused).count();
+    match (done, reports.len()) {
+        (done, all) if done == all && !failed => Exit::Done,
+        (0, all) if refused == all && !failed => Exit::Refused,
+        (0, _) => Exit::Failed,
+        _ => Exit::Partly,
+    }
+}
+
+/// A failure of the whole connection.
+pub(crate) fn repack_failure(error: RepackError) -> Failure {
+    let exit = match &error {
+        RepackError::Refused(_) => Exit::Refused,
+        _ => Exit::Failed,
+    };
+    let hint = error.hint();
+    let failure = Failure::new(exit, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// Makes our schemas.
+pub fn create_schema(context: &Context, args: &ConnectionArgs) -> Result<Exit, Failure> {
+    for connection in context.connections(args.connection.as_deref())? {
+        let options = repack_of(connection);
+        block_on(async { repack::create_schema(&options).await.map_err(repack_failure) })?;
+        tracing::info!("{}: schemas repcloud, repcloud_new and repcloud_old are there", connection.name);
+    }
+    Ok(Exit::Done)
+}
+
+/// Removes our schemas and everything unfinished.
+pub fn drop_schema(context: &Context, args: &ConnectionArgs) -> Result<Exit, Failure> {
+    for connection in context.connections(args.connection.as_deref())? {
+        let options = repack_of(connection);
+        let events = connection_events(&connection.name);
+        block_on(async { repack::drop_schema(&options, &events).await.map_err(repack_failure) })?;
+        tracing::info!("{}: nothing of repcloud is left", connection.name);
+    }
+    Ok(Exit::Done)
+}
+
+/// Asks running repacks for something.
+pub fn control(context: &Context, args: &ControlArgs, request: &'static str) -> Result<Exit, Failure> {
+    if args.source.is_some() {
+        return Err(Failure::not_built(&format!("{request} --source"))
+            .hint("a stream ends in order when its process gets SIGTERM or SIGINT"));
+    }
+    let mut asked = Vec::new();
+    for connection in context.connections(args.connection.as_deref())? {
+        let options = repack_of(connection);
+        let tables = block_on(async { repack::control(&options, request).await.map_err(repack_failure) })?;
+        asked.extend(tables.into_iter().map(|table| format!("{}: {table}", connection.name)));
+    }
+    if context.output.json {
+        context.output.document(&serde_json::json!({ "request": request, "asked": asked }))?;
+    } else if asked.is_empty() {
+        context.output.text("no process repacks a table now\n")?;
+    } else {
+        context.output.text(&format!("asked to {request}: {}\n", asked.join(", ")))?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,278 @@
+//! Applies the table's changes to the shadow: the stream's own reader, planner and applier, with one route.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::group::GroupLimits;
+use crate::apply::progress::Progress;
+use crate::apply::route::{Delivery, OnConflict, Route, RouteTable, ShapeFingerprint};
+use crate::apply::target_session::TargetSession;
+use crate::apply::{Applier, ApplyOptions, ApplyReport, writers};
+use crate::capture::Written;
+use crate::capture::slot::plugin_options;
+use crate::catalog::TableDef;
+use crate::flow::FlowError;
+use crate::flow::pipeline::{self, Pipeline};
+use crate::model::{Lsn, TableName};
+use crate::pg::replication::ReplicationClient;
+use crate::pg::{self, ConnectOptions, Session};
+use crate::repack::error::{RepackError, doing};
+use crate::repack::shadow::publications;
+use crate::repack::state;
+use crate::sql::shape::{ShapeColumn, ShapeTable};
+
+/// The prefix of our messages in the WAL.
+const PREFIX: &str = "repcloud";
+
+/// What is followed.
+#[derive(Debug)]
+pub(crate) struct FollowSpec<'a> {
+    pub(crate) connect: &'a ConnectOptions,
+    pub(crate) slot: &'a str,
+    /// The table as it is.
+    pub(crate) source: &'a TableDef,
+    /// The shadow as it is.
+    pub(crate) shadow: &'a TableDef,
+    /// Columns that identify a row; empty: rows are matched whole.
+    pub(crate) key: &'a [String],
+    /// Columns with what becomes of their values ([`ShapeColumn::rewrite`]).
+    pub(crate) rewrites: Vec<(String, String)>,
+    /// Changes of one transaction of ours.
+    pub(crate) max_changes: usize,
+}
+
+/// Changes flow into the shadow as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pipeline: Pipeline,
+    report: watch::Receiver<ApplyReport>,
+    wanted: Arc<watch::Sender<Lsn>>,
+    marker: Arc<Marker>,
+    table: TableName,
+}
+
+impl Following {
+    /// Takes the position over and begins. `session` is only asked.
+    pub(crate) async fn start(session: &Session, spec: &FollowSpec<'_>) -> Result<Following, RepackError> {
+        let key = state::key(spec.slot);
+        let (generation, from) = checkpoint::take_over(session, &key).await?;
+        let confirmed = confirmed(session, spec.slot).await?;
+        if confirmed > from {
+            return Err(RepackError::Internal(format!(
+                "slot \"{}\" is confirmed up to {confirmed}, beyond the position {from}",
+                spec.slot
+            )));
+        }
+        let routes = Arc::new(RouteTable::new(vec![route(spec)]));
+        let writing = pg::connect(spec.connect).await?;
+        writers::mark_writer(&writing, &key).await?;
+        let target = TargetSession::new(writing, routes.clone(), false).await?;
+        let writer = CheckpointWriter::new(target.session(), key, generation).await?;
+        let flushing = pg::connect(spec.connect).await?;
+        flushing.batch_execute("SET synchronous_commit = on").await?;
+        let marker = pg::connect(spec.connect).await?;
+        marker.batch_execute("SET synchronous_commit = on").await?;
+        let (wanted, wanted_out) = watch::channel(Lsn::INVALID);
+        let asked = ApplyOptions { wanted: wanted_out, ..ApplyOptions::default() };
+        let progress = Progress::resume(from, confirmed);
+        let (applier, flusher, report) = Applier::new(target, flushing, writer, progress, asked);
+        let (written_in, written) =
+            watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
+        let replication = ReplicationClient::connect(spec.connect).await?;
+        let plugin = plugin_options(&publications(spec.slot), true);
+        let reader = pipeline::open_reader(session, replication, spec.slot, from, &plugin, written).await?;
+        let limits = GroupLimits { changes: spec.max_changes.max(1), ..GroupLimits::default() };
+        let pipeline =
+            Pipeline::start(reader, (applier, flusher), routes, limits, report.clone(), written_in);
+        let table = spec.source.name.clone();
+        let marker = Arc::new(Marker { session: marker });
+        Ok(Following { pipeline, report, wanted: Arc::new(wanted), marker, table })
+    }
+
+    /// What is in the shadow.
+    pub(crate) fn report(&self) -> ApplyReport {
+        *self.report.borrow()
+    }
+
+    /// See [`Marker::mark`].
+    pub(crate) async fn mark(&self) -> Result<Lsn, RepackError> {
+        self.marker.mark().await
+    }
+
+    /// Sets marks while somebody else holds this.
+    pub(crate) fn marker(&self) -> Arc<Marker> {
+        self.marker.clone()
+    }
+
+    /// True once everything up to `mark` is in the shadow; false when that takes longer than until `deadline`.
+    pub(crate) async fn reached(&mut self, mark: Lsn, deadline: Instant) -> Result<bool, RepackError> {
+        self.wanted.send_if_modified(|now| std::mem::replace(now, (*now).max(mark)) < mark);
+        let report = &mut self.report;
+        let arrived = async {
+            while report.borrow_and_update().applied < mark {
+                if report.changed().await.is_err() {
+                    // The applier's own result tells why.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = self.pipeline.ended() => Err(why(ended)),
+            arrived = timeout_at(deadline, arrived) => Ok(arrived.is_ok()),
+        }
+    }
+
+    /// Returns when changes no longer flow, and why.
+    pub(crate) async fn ended(&mut self) -> RepackError {
+        why(self.pipeline.ended().await)
+    }
+
+    /// A handle that waits for marks while somebody else holds this.
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter { report: self.report.clone(), wanted: self.wanted.clone() }
+    }
+
+    /// Ends it in order; everything received is then durable.
+    pub(crate) async fn finish(self) -> Result<(), RepackError> {
+        Ok(self.pipeline.finish().await?)
+    }
+
+    /// An error, with what caused it where another task knows better.
+    pub(crate) fn cause(self, error: RepackError) -> RepackError {
+        match error {
+            RepackError::Flow(error) => {
+                let table = self.table.clone();
+                shape_error(self.pipeline.cause(error), table)
+            }
+            other => other,
+        }
+    }
+}
+
+/// A change that does not fit the shadow means that the table was changed.
+fn shape_error(error: FlowError, table: TableName) -> RepackError {
+    use crate::apply::ApplyError;
+    use crate::apply::plan::PlanError;
+    match error {
+        FlowError::Apply(ApplyError::Plan(PlanError::Shape(_))) => {
+            RepackError::Changed { table, differences: vec!["its columns are not what they were".to_owned()] }
+        }
+        error => RepackError::Flow(error),
+    }
+}
+
+fn why(ended: Result<(), FlowError>) -> RepackError {
+    match ended {
+        Ok(()) => RepackError::Internal("the stream of changes ended without a reason".to_owned()),
+        Err(error) => RepackError::Flow(error),
+    }
+}
+
+/// Writes the messages that mark a place in the stream of changes.
+#[derive(Debug)]
+pub(crate) struct Marker {
+    session: Session,
+}
+
+impl Marker {
+    /// A place in the stream of changes: everything that had committed before this returns comes before it. It is written
+    /// by a transaction of its own, so that the server sends it at once, however idle it is
+    /// (`proto-notes/repack.md`, "The drain").
+    pub(crate) async fn mark(&self) -> Result<Lsn, RepackError> {
+        let sql = "SELECT pg_catalog.pg_logical_emit_message(true, $1, '')::text";
+        let row =
+            self.session.query_one(sql, &[&PREFIX]).await.map_err(doing("marking the stream of changes"))?;
+        let text: String = row.try_get(0)?;
+        text.parse().map_err(|_| RepackError::Damaged("a position of the server".to_owned()))
+    }
+}
+
+/// See [`Following::waiter`].
+#[derive(Debug, Clone)]
+pub(crate) struct Waiter {
+    report: watch::Receiver<ApplyReport>,
+    wanted: Arc<watch::Sender<Lsn>>,
+}
+
+impl Waiter {
+    /// Returns once everything up to `mark` is in the shadow; `false` when nobody applies any more or `limit` is over.
+    pub(crate) async fn reached(mut self, mark: Lsn, limit: Duration) -> bool {
+        self.wanted.send_if_modified(|now| std::mem::replace(now, (*now).max(mark)) < mark);
+        let arrived = self.report.wait_for(|report| report.applied >= mark);
+        matches!(tokio::time::timeout(limit, arrived).await, Ok(Ok(_)))
+    }
+}
+
+async fn confirmed(session: &Session, slot: &str) -> Result<Lsn, RepackError> {
+    let sql = "SELECT coalesce(confirmed_flush_lsn, '0/0')::text FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    let row = session.query_opt(sql, &[&slot]).await?;
+    let text: String = match row {
+        Some(row) => row.try_get(0)?,
+        None => return Err(RepackError::Internal(format!("slot \"{slot}\" is not there"))),
+    };
+    text.parse().map_err(|_| RepackError::Damaged("a position of the server".to_owned()))
+}
+
+/// Everything of the table goes into the shadow, strictly: a row that is missing, or there already, ends the repack.
+fn route(spec: &FollowSpec<'_>) -> Route {
+    let columns: Vec<_> = spec.shadow.columns.iter().filter(|c| c.generated.is_none()).collect();
+    let position =
+        |name: &String| columns.iter().position(|c| c.name == *name).and_then(|i| u16::try_from(i).ok());
+    let rewrite = |name: &str| spec.rewrites.iter().find(|(n, _)| n == name).map(|(_, sql)| sql.clone());
+    Route {
+        source: spec.source.name.clone(),
+        published: vec![spec.source.name.clone()],
+        target: spec.shadow.name.clone(),
+        shape: ShapeTable {
+            sql_name: spec.shadow.name.to_string(),
+            columns: columns
+                .iter()
+                .map(|c| ShapeColumn {
+                    name: c.name.clone(),
+                    input_type: c.input_type_sql.clone(),
+                    rewrite: rewrite(&c.name),
+                })
+                .collect(),
+            key: spec.key.iter().filter_map(position).collect(),
+            deleted_column: None,
+            fixed_key: false,
+        },
+        delivery: Delivery::Dml,
+        on_conflict: OnConflict::Stop,
+        // The slot begins where the snapshot ends: there is nothing to leave out.
+        copied_at: Lsn::INVALID,
+        known_columns: Some(
+            spec.source
+                .columns
+                .iter()
+                .filter(|c| c.generated.is_none())
+                .map(|c| ShapeFingerprint {
+                    name: c.name.clone(),
+                    type_oid: c.type_oid,
+                    type_modifier: c.type_modifier,
+                    attnum: c.attnum,
+                    accepted: false,
+                })
+                .collect(),
+        ),
+        columns_chosen: false,
+        has_extra_columns: false,
+        identity_always_key: false,
+        copy_allowed: spec.rewrites.is_empty(),
+        replace_allowed: true,
+        has_deferrable: spec.shadow.constraints.iter().any(|c| c.deferrable),
+        ignored_columns: spec
+            .shadow
+            .columns
+            .iter()
+            .filter(|c| c.generated.is_some())
+            .map(|c| c.name.clone())
+            .collect(),
+        former_names: Vec::new(),
+    }
+}

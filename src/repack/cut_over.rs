@@ -1,0 +1,254 @@
+//! The attempts of the swap: when to try, how long to rest in between, what is said of those in the way.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::model::Oid;
+use crate::pg::Session;
+use crate::repack::blockers::Blockers;
+use crate::repack::error::RepackError;
+use crate::repack::runner::{Job, control_session};
+use crate::repack::shadow::relation_oid;
+use crate::repack::state;
+use crate::repack::steps;
+use crate::repack::swap::{self, Attempt, Outcome};
+
+/// How long transactions with a snapshot from before the copy's end are waited for: they would see the table without rows.
+const OLD_SNAPSHOTS: Duration = Duration::from_secs(30);
+/// The longest rest between two attempts.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// Tries until it is done, or the attempts are used up.
+pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
+    wait_for_the_word(job).await?;
+    let (lock_timeout, capped) = swap::lock_timeout(&job.session, job.options.settings.lock_timeout).await?;
+    if capped {
+        job.events.warning(format!(
+            "{}: lock_timeout is cut to {} ms, half of the server's deadlock_timeout: we must give way before a client is ended",
+            job.table,
+            lock_timeout.as_millis()
+        ));
+    }
+    let after: Vec<String> = {
+        let plan = &job.definition()?.plan;
+        plan.after.iter().map(|step| step.statement.clone()).chain(plan.drop_old.iter().cloned()).collect()
+    };
+    state::set_after(&job.session, job.oid, &after).await?;
+    let attempts = job.options.run.attempts.max(1);
+    let mut last = Outcome::NotDrained;
+    for attempt in 1..=attempts {
+        old_snapshots(job).await?;
+        steps::converge(job).await?;
+        job.report.swap_attempts = attempt;
+        match once(job, lock_timeout).await? {
+            Outcome::Swapped { lock_ms } => {
+                job.report.lock_ms = lock_ms;
+                return Ok(());
+            }
+            Outcome::Lost(error) => match look(job, &error).await? {
+                true => return Ok(()),
+                false => {
+                    job.events.warning(format!(
+                        "{}: the session of the swap was lost: {error}; nothing was changed",
+                        job.table
+                    ));
+                    // Session and pipeline begin anew.
+                    return Err(error);
+                }
+            },
+            outcome => {
+                tell(job, attempt, attempts, &outcome).await?;
+                last = outcome;
+            }
+        }
+        if attempt < attempts {
+            rest(job, attempt, lock_timeout).await?;
+        }
+    }
+    Err(match last {
+        Outcome::Blocked(blockers) => {
+            RepackError::NotGranted { table: job.table.clone(), attempts, blocked_by: blockers.described() }
+        }
+        _ => RepackError::NotDrained {
+            table: job.table.clone(),
+            attempts,
+            limit_ms: job.options.run.max_lock.as_millis(),
+        },
+    })
+}
+
+async fn once(job: &mut Job<'_>, lock_timeout: Duration) -> Result<Outcome, RepackError> {
+    let Some(mut following) = job.following.take() else {
+        return Err(RepackError::Internal("nobody applies changes".to_owned()));
+    };
+    let watcher = control_session(job.options).await?;
+    let definition = job.definition()?;
+    let attempt = Attempt {
+        table: job.table,
+        oid: job.oid,
+        slot: &job.slot,
+        plan: &definition.plan,
+        before: &definition.fingerprint,
+        lock_timeout,
+        max_lock: job.options.run.max_lock,
+        resolution: job.options.settings.deadlock_resolution,
+    };
+    let result = attempt.run(&job.session, &watcher, &mut following).await;
+    job.following = Some(following);
+    result
+}
+
+/// What happened when the answer to COMMIT, or the session, was lost: asked on a new session, after the old one has ended.
+/// True: the tables are exchanged.
+async fn look(job: &mut Job<'_>, error: &RepackError) -> Result<bool, RepackError> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let ambiguous = || RepackError::Ambiguous { table: job.table.clone(), error: error.to_string() };
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        match ask(job).await {
+            Ok(Some(swapped)) => return Ok(swapped),
+            // The old session still lives, or the server does not answer yet.
+            Ok(None) | Err(_) => sleep(Duration::from_millis(200)).await,
+        }
+    }
+    Err(ambiguous())
+}
+
+/// Which relation bears the name, once nobody holds the table's advisory lock but us.
+async fn ask(job: &mut Job<'_>) -> Result<Option<bool>, RepackError> {
+    let session = control_session(job.options).await?;
+    if !state::try_lock(&session, job.oid).await? {
+        return Ok(None);
+    }
+    let now: Option<Oid> = relation_oid(&session, job.table).await?;
+    job.session = session;
+    Ok(Some(now.is_some() && now != Some(job.oid)))
+}
+
+async fn tell(job: &mut Job<'_>, attempt: u32, attempts: u32, outcome: &Outcome) -> Result<(), RepackError> {
+    let none = Blockers::default();
+    let (blockers, text) = match outcome {
+        Outcome::Blocked(blockers) => {
+            let names = blockers.described();
+            let who = if names.is_empty() {
+                "sessions that were gone when looked for".to_owned()
+            } else {
+                names.join("; ")
+            };
+            (blockers, format!("the locks were not granted, in the way: {who}"))
+        }
+        _ => (&none, "the last changes did not arrive in time".to_owned()),
+    };
+    job.events.info(format!("{}: swap attempt {attempt} of {attempts}: {text}", job.table));
+    let number = i32::try_from(attempt).unwrap_or(i32::MAX);
+    state::set_attempt(&job.session, job.oid, number, &blockers.pids()).await
+}
+
+/// Lets the clients through that queued behind us; longer each time, never equally long.
+async fn rest(job: &mut Job<'_>, attempt: u32, lock_timeout: Duration) -> Result<(), RepackError> {
+    let grown =
+        lock_timeout.saturating_mul(1 << attempt.min(6)).clamp(Duration::from_millis(50), LONGEST_REST);
+    let pause = grown.mul_f64(rand::random_range(0.5..1.0));
+    let watch = steps::control(job).await?;
+    watch
+        .over(async {
+            sleep(pause).await;
+            Ok(())
+        })
+        .await
+}
+
+/// `--postpone-swap` and `--window`: changes go on being applied meanwhile.
+async fn wait_for_the_word(job: &mut Job<'_>) -> Result<(), RepackError> {
+    let postponed = job.options.run.postpone_swap;
+    let window = job.options.run.window;
+    if !postponed && window.is_none() {
+        return Ok(());
+    }
+    let watch = steps::control(job).await?;
+    let Some(mut following) = job.following.take() else {
+        return Err(RepackError::Internal("nobody applies changes".to_owned()));
+    };
+    let (events, table, shown) = (job.events, job.table, job.shown);
+    let result = watch
+        .over(async {
+            let mut told = false;
+            loop {
+                let asked = shown.swap.load(std::sync::atomic::Ordering::Relaxed);
+                let open = window.is_none_or(|w| w.contains(minute_of_day()));
+                if asked || (!postponed && open) {
+                    return Ok(());
+                }
+                if !told {
+                    let until = if postponed { "`repcloud swap`" } else { "the window" };
+                    events.info(format!("{table}: ready; waiting for {until}"));
+                    told = true;
+                }
+                tokio::select! {
+                    biased;
+                    error = following.ended() => return Err(error),
+                    () = sleep(Duration::from_millis(300)) => {}
+                }
+            }
+        })
+        .await;
+    drop(watch);
+    job.following = Some(following);
+    result
+}
+
+/// By this machine's clock.
+fn minute_of_day() -> u16 {
+    let now = jiff::Zoned::now();
+    u16::try_from(i32::from(now.hour()) * 60 + i32::from(now.minute())).unwrap_or(0)
+}
+
+/// Waits, for a while, until no transaction is left whose snapshot is older than the copy's end. Not all can be waited for: what
+/// begins between this look and the lock is a few milliseconds old.
+async fn old_snapshots(job: &mut Job<'_>) -> Result<(), RepackError> {
+    let Some(mine) = copied_xmin(&job.session, job.oid).await? else { return Ok(()) };
+    let sql = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE backend_xmin IS NOT NULL AND datname = pg_catalog.current_database() \
+               AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend' \
+               AND pg_catalog.age(backend_xmin) > pg_catalog.age($1::text::xid)";
+    let deadline = Instant::now() + OLD_SNAPSHOTS;
+    let mut told = false;
+    loop {
+        let rows = job.session.query(sql, &[&mine]).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let pids: Vec<String> = rows
+            .iter()
+            .map(|row| row.try_get::<_, i32>(0).map(|pid| pid.to_string()))
+            .collect::<Result<_, _>>()?;
+        let who = pids.join(", ");
+        if Instant::now() > deadline {
+            let note = format!(
+                "transactions with an older snapshot (pid {who}) may see {} without rows when they read it for the first time after the swap",
+                job.table
+            );
+            job.events.warning(note.clone());
+            job.report.notes.push(note);
+            return Ok(());
+        }
+        if !told {
+            job.events
+                .info(format!("{}: waiting for transactions with an older snapshot (pid {who})", job.table));
+            told = true;
+        }
+        let watch = steps::control(job).await?;
+        watch
+            .over(async {
+                sleep(Duration::from_millis(200)).await;
+                Ok(())
+            })
+            .await?;
+    }
+}
+
+/// The transaction that wrote "rows copied" into the state, or a later one.
+async fn copied_xmin(session: &Session, table: Oid) -> Result<Option<String>, RepackError> {
+    let sql = "SELECT xmin::text FROM repcloud.repack WHERE table_oid = $1";
+    Ok(session.query_opt(sql, &[&table]).await?.map(|row| row.try_get(0)).transpose()?)
+}

@@ -1,0 +1,230 @@
+//! What ends a repack, or an attempt of it.
+
+use crate::apply::checkpoint::StateError;
+use crate::capture::setup::SetupError;
+use crate::catalog::CatalogError;
+use crate::copy::CopyError;
+use crate::flow::FlowError;
+use crate::model::{RetryAdvice, TableName};
+use crate::pg::PgError;
+use crate::repack::dependents::DependentsError;
+use crate::repack::plan::PlanError;
+use crate::repack::preflight::PreflightError;
+use crate::repack::select::SelectError;
+use crate::verify::VerifyError;
+
+/// Why a repack ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepackError {
+    /// The connection or the server.
+    #[error("{0}")]
+    Server(#[from] PgError),
+    /// A statement of ours failed.
+    #[error("{what} failed: {error}")]
+    Statement {
+        /// What was being done.
+        what: String,
+        /// What the server said.
+        #[source]
+        error: PgError,
+    },
+    /// Pre-flight; nothing was changed.
+    #[error("{}", list(.0))]
+    Refused(Vec<String>),
+    /// Another process works on the table.
+    #[error("another process works on {table}")]
+    Running {
+        /// Which one.
+        table: TableName,
+    },
+    /// The table is not there, or no longer.
+    #[error("table {table} does not exist")]
+    Missing {
+        /// Which one.
+        table: TableName,
+    },
+    /// The table was changed while it was repacked.
+    #[error("{table} was changed while it was being repacked: {}", .differences.join("; "))]
+    Changed {
+        /// Which one.
+        table: TableName,
+        /// What, without row values.
+        differences: Vec<String>,
+    },
+    /// What the swap would have left is not what was there before; it was rolled back.
+    #[error("the swap of {table} was rolled back, it would have changed: {}", .differences.join("; "))]
+    NotAlike {
+        /// Which one.
+        table: TableName,
+        /// What, without row values.
+        differences: Vec<String>,
+    },
+    /// Rows differ.
+    #[error("{differences} rows of the rebuilt {table} differ from the original; the swap was not tried")]
+    Differs {
+        /// Which one.
+        table: TableName,
+        /// How many.
+        differences: u64,
+    },
+    /// The locks were not granted in any attempt.
+    #[error(
+        "the locks for the swap of {table} were not granted in {attempts} attempts{}",
+        blockers(.blocked_by)
+    )]
+    NotGranted {
+        /// Which one.
+        table: TableName,
+        /// How often it was tried.
+        attempts: u32,
+        /// Sessions that stood in the way of the last attempt.
+        blocked_by: Vec<String>,
+    },
+    /// The last changes did not come within the limit.
+    #[error("the last changes of {table} did not arrive within {limit_ms} ms in {attempts} attempts")]
+    NotDrained {
+        /// Which one.
+        table: TableName,
+        /// Attempts.
+        attempts: u32,
+        /// The limit of one attempt.
+        limit_ms: u128,
+    },
+    /// Changes come faster than they can be applied.
+    #[error(
+        "{table} cannot be caught up: for {seconds} s the distance has not become smaller than {behind} bytes of WAL"
+    )]
+    NotConverging {
+        /// Which one.
+        table: TableName,
+        /// How long.
+        seconds: u64,
+        /// The smallest distance.
+        behind: u64,
+    },
+    /// The connection broke at COMMIT and the server does not answer.
+    #[error(
+        "whether {table} was exchanged is not known: the connection broke at COMMIT ({error}); `repcloud status` will tell once the server answers"
+    )]
+    Ambiguous {
+        /// Which one.
+        table: TableName,
+        /// How it broke.
+        error: String,
+    },
+    /// The slot holds back more WAL than it may.
+    #[error("the slot of {table} holds back {retained} bytes of WAL, max_retained_wal is {limit}")]
+    TooMuchWal {
+        /// Which one.
+        table: TableName,
+        /// Bytes kept.
+        retained: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A person asked for it.
+    #[error("stopped; what is prepared stays, `repcloud repack` goes on and `repcloud abort` undoes it")]
+    Stopped,
+    /// A step took longer than it may.
+    #[error("{what} did not end within {seconds} s")]
+    TimedOut {
+        /// What.
+        what: String,
+        /// Limit.
+        seconds: u64,
+    },
+    /// What hangs on the table.
+    #[error(transparent)]
+    Dependents(#[from] DependentsError),
+    /// How it is rebuilt.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Capture and apply.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// Publication.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// Definitions.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Copy.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// State.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Which tables.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// What speaks against a repack.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// Comparison.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// `repcloud.repack` cannot be read.
+    #[error("the state cannot be read: {0}")]
+    Damaged(String),
+    /// A defect of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+fn list(findings: &[String]) -> String {
+    match findings {
+        [one] => one.clone(),
+        many => format!("{} findings, nothing was changed:\n  - {}", many.len(), many.join("\n  - ")),
+    }
+}
+
+fn blockers(blocked_by: &[String]) -> String {
+    if blocked_by.is_empty() { String::new() } else { format!("; in the way: {}", blocked_by.join("; ")) }
+}
+
+impl From<tokio_postgres::Error> for RepackError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        RepackError::Server(error.into())
+    }
+}
+
+/// Names what failed.
+pub(crate) fn doing(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> RepackError {
+    move |error| RepackError::Statement { what: what.into(), error: error.into() }
+}
+
+impl RepackError {
+    /// What its owner should do.
+    pub fn advice(&self) -> RetryAdvice {
+        match self {
+            RepackError::Server(error) | RepackError::Statement { error, .. } => error.advice(),
+            RepackError::Flow(error) => error.advice(),
+            RepackError::Setup(error) => error.advice(),
+            RepackError::Copy(error) => error.advice(),
+            RepackError::Select(error) => error.advice(),
+            RepackError::Preflight(error) => error.advice(),
+            _ => RetryAdvice::Stop,
+        }
+    }
+
+    /// What a person can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RepackError::NotGranted { .. } => Some(
+                "end the sessions named, or allow more attempts (--attempts) or deadlock_resolution = \"cancel_query\"".to_owned(),
+            ),
+            RepackError::NotConverging { .. } => {
+                Some("run it when fewer changes are made; check_time says how often it is looked".to_owned())
+            }
+            RepackError::NotDrained { .. } => {
+                Some("allow more time (--max-lock-ms), or run it when fewer changes are made".to_owned())
+            }
+            RepackError::TooMuchWal { .. } => {
+                Some("raise max_retained_wal, or run it when fewer changes are made".to_owned())
+            }
+            RepackError::Running { .. } => Some("`repcloud status` shows it".to_owned()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What came of one table.
+
+use serde::Serialize;
+
+use crate::model::TableName;
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Rebuilt and exchanged.
+    Swapped,
+    /// Ready to be exchanged.
+    Prepared,
+    /// Pre-flight refused it, nothing was changed.
+    Refused,
+    /// It failed; `reason` says why.
+    Failed,
+    /// Undone.
+    Aborted,
+    /// The connection broke at COMMIT and the server could not be asked since.
+    Ambiguous,
+    /// Only looked at.
+    DryRun,
+}
+
+/// One line of `repack --json` (CONTRACT 4).
+#[derive(Debug, Clone, Serialize)]
+pub struct TableReport {
+    /// Table, quoted where SQL would.
+    pub table: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, when it is not done.
+    pub reason: Option<String>,
+    /// How changes were read.
+    pub capture: &'static str,
+    /// Rows of the snapshot.
+    pub rows_copied: i64,
+    /// Changes applied since.
+    pub changes_replayed: u64,
+    /// Heap, TOAST and indexes before.
+    pub bytes_before: i64,
+    /// The same after.
+    pub bytes_after: i64,
+    /// Time of the copy.
+    pub copy_seconds: f64,
+    /// Time of the index builds.
+    pub index_seconds: f64,
+    /// Time until few changes were left.
+    pub catch_up_seconds: f64,
+    /// From the first exclusive lock of the successful attempt to its commit.
+    pub lock_ms: f64,
+    /// Attempts to swap.
+    pub swap_attempts: u32,
+    /// All of it.
+    pub total_seconds: f64,
+    /// What a person can do; not part of the JSON.
+    #[serde(skip)]
+    pub hint: Option<String>,
+    /// What a person should know although it is done; not part of the JSON.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl TableReport {
+    /// Before anything happened.
+    pub fn new(table: &TableName) -> Self {
+        TableReport {
+            table: table.to_string(),
+            outcome: Outcome::Failed,
+            reason: None,
+            capture: "slot",
+            rows_copied: 0,
+            changes_replayed: 0,
+            bytes_before: 0,
+            bytes_after: 0,
+            copy_seconds: 0.0,
+            index_seconds: 0.0,
+            catch_up_seconds: 0.0,
+            lock_ms: 0.0,
+            swap_attempts: 0,
+            total_seconds: 0.0,
+            hint: None,
+            notes: Vec::new(),
+        }
+    }
+}

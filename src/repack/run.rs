@@ -1,0 +1,219 @@
+//! The commands on the tables of one connection.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::model::{Events, TableName};
+use crate::pg::{self, Session};
+use crate::repack::compare::Compared;
+use crate::repack::error::RepackError;
+use crate::repack::job::Goal;
+use crate::repack::options::{RepackOptions, Selection};
+use crate::repack::report::{Outcome, TableReport};
+use crate::repack::runner::{run_table, verify_table};
+use crate::repack::select;
+use crate::repack::shadow;
+use crate::repack::state::{self, RepackRow, RepackState};
+
+/// Rebuilds the selected tables, most bloat first, or prepares them. One that fails does not stop the rest. `told` hears of
+/// each as it is done.
+///
+/// # Errors
+/// The selection could not be made. What goes wrong with a table is in its report.
+pub async fn repack(
+    options: &RepackOptions,
+    goal: Goal,
+    events: &Events,
+    stop: &watch::Receiver<bool>,
+    mut told: impl FnMut(&TableReport),
+) -> Result<Vec<TableReport>, RepackError> {
+    let session = pg::connect(&options.connect).await?;
+    let chosen = select::select(&session, &options.selection, &options.rules).await?;
+    session.close().await?;
+    for (table, reason) in &chosen.left_out {
+        events.info(format!("{table} is left out: {reason}"));
+    }
+    let mut reports = Vec::with_capacity(chosen.tables.len());
+    for table in chosen.tables {
+        if *stop.borrow() {
+            break;
+        }
+        let report = run_table(options, &table.name, goal, events, stop.clone()).await;
+        told(&report);
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// Exchanges what is prepared: by asking the process that applies its changes, or here.
+pub async fn swap(
+    options: &RepackOptions,
+    events: &Events,
+    stop: &watch::Receiver<bool>,
+    mut told: impl FnMut(&TableReport),
+) -> Result<Vec<TableReport>, RepackError> {
+    let mut reports = Vec::new();
+    for row in unfinished(options).await? {
+        let ready = row.prepared || row.state >= RepackState::CaughtUp;
+        if !ready {
+            continue;
+        }
+        let report = match ask_running(options, &row, "swap").await? {
+            true => follow_swap(options, &row, stop).await?,
+            false => run_table(options, &row.table, Goal::Repack, events, stop.clone()).await,
+        };
+        told(&report);
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// Compares tables with their unfinished copies.
+pub async fn verify(
+    options: &RepackOptions,
+    events: &Events,
+    stop: &watch::Receiver<bool>,
+    mut told: impl FnMut(&TableName, Compared, f64),
+) -> Result<u64, RepackError> {
+    let mut differences = 0;
+    for table in &options.selection.tables {
+        let began = Instant::now();
+        let compared = verify_table(options, table, events, stop.clone()).await?;
+        told(table, compared, began.elapsed().as_secs_f64());
+        differences += compared.differences;
+    }
+    Ok(differences)
+}
+
+/// Undoes what is unfinished; a process that works on it is stopped first.
+pub async fn abort(
+    options: &RepackOptions,
+    events: &Events,
+    mut told: impl FnMut(&TableReport),
+) -> Result<Vec<TableReport>, RepackError> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let never = watch::channel(false).1;
+    let mut tables: Vec<TableName> = Vec::new();
+    for row in unfinished(options).await? {
+        if ask_running(options, &row, "stop").await? {
+            let deadline = Instant::now() + LIMIT;
+            while is_running(options, &row).await? && Instant::now() < deadline {
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+        tables.push(row.table);
+    }
+    for name in &options.selection.tables {
+        if !tables.contains(name) {
+            tables.push(name.clone());
+        }
+    }
+    let mut reports = Vec::new();
+    for table in &tables {
+        let report = run_table(options, table, Goal::Abort, events, never.clone()).await;
+        told(&report);
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// Asks the processes that repack tables of this connection to pause, go on or stop; returns the tables whose process was asked.
+pub async fn control(options: &RepackOptions, request: &str) -> Result<Vec<TableName>, RepackError> {
+    let mut asked = Vec::new();
+    for row in unfinished(options).await? {
+        if ask_running(options, &row, request).await? {
+            asked.push(row.table);
+        }
+    }
+    Ok(asked)
+}
+
+/// Makes schemas and state tables.
+pub async fn create_schema(options: &RepackOptions) -> Result<(), RepackError> {
+    let session = pg::connect(&options.connect).await?;
+    shadow::ensure_schemas(&session).await?;
+    Ok(session.close().await?)
+}
+
+/// Undoes every unfinished repack and removes our schemas; refused while a stream has its state there.
+pub async fn drop_schema(options: &RepackOptions, events: &Events) -> Result<(), RepackError> {
+    let everything = RepackOptions { selection: Selection::default(), ..options.clone() };
+    let reports = abort(&everything, events, |_| {}).await?;
+    if let Some(failed) =
+        reports.iter().find(|r| r.outcome != Outcome::Aborted && r.outcome != Outcome::Swapped)
+    {
+        let reason = failed.reason.clone().unwrap_or_default();
+        return Err(RepackError::Refused(vec![format!("{} could not be undone: {reason}", failed.table)]));
+    }
+    let session = pg::connect(&options.connect).await?;
+    shadow::drop_schemas(&session).await?;
+    Ok(session.close().await?)
+}
+
+/// Unfinished repacks that the selection speaks of; without tables and schemas: all.
+pub async fn unfinished(options: &RepackOptions) -> Result<Vec<RepackRow>, RepackError> {
+    let session = pg::connect(&options.connect).await?;
+    let rows = if state::exists(&session).await? { state::read_all(&session).await? } else { Vec::new() };
+    session.close().await?;
+    let Selection { tables, schemas, .. } = &options.selection;
+    let all = tables.is_empty() && schemas.is_empty();
+    let wanted = |row: &RepackRow| {
+        row.is_unfinished() && (all || tables.contains(&row.table) || schemas.contains(&row.table.schema))
+    };
+    Ok(rows.into_iter().filter(wanted).collect())
+}
+
+async fn is_running(options: &RepackOptions, row: &RepackRow) -> Result<bool, RepackError> {
+    let session = pg::connect(&options.connect).await?;
+    let free = state::try_lock(&session, row.table_oid).await?;
+    session.close().await?;
+    Ok(!free)
+}
+
+/// True when a process works on the table and was asked.
+async fn ask_running(options: &RepackOptions, row: &RepackRow, request: &str) -> Result<bool, RepackError> {
+    if !is_running(options, row).await? {
+        return Ok(false);
+    }
+    let session: Session = pg::connect(&options.connect).await?;
+    let asked = state::set_request(&session, row.table_oid, Some(request)).await?;
+    session.close().await?;
+    Ok(asked)
+}
+
+/// Waits for what the process that was asked makes of it.
+async fn follow_swap(
+    options: &RepackOptions,
+    row: &RepackRow,
+    stop: &watch::Receiver<bool>,
+) -> Result<TableReport, RepackError> {
+    let session = pg::connect(&options.connect).await?;
+    let mut report = TableReport::new(&row.table);
+    loop {
+        let now = state::read(&session, row.table_oid).await?;
+        let Some(now) = now else { break };
+        report.rows_copied = now.rows_copied;
+        report.changes_replayed = u64::try_from(now.changes).unwrap_or(0);
+        (report.bytes_before, report.bytes_after, report.lock_ms) =
+            (now.bytes_before, now.bytes_after, now.lock_ms);
+        report.swap_attempts = u32::try_from(now.attempt).unwrap_or(0).max(1);
+        match now.state {
+            RepackState::Cleaned => report.outcome = Outcome::Swapped,
+            RepackState::Abandoned => report.outcome = Outcome::Aborted,
+            _ if *stop.borrow() => report.reason = Some("interrupted; the other process goes on".to_owned()),
+            _ if !is_running(options, row).await? => {
+                report.reason =
+                    Some(now.error.unwrap_or_else(|| "the process that worked on it has ended".to_owned()));
+            }
+            _ => {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        }
+        break;
+    }
+    session.close().await?;
+    Ok(report)
+}

@@ -1,0 +1,216 @@
+//! Makes what a repack needs beside the table (shadow, publication, slot) and removes it again.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::apply::checkpoint;
+use crate::apply::writers;
+use crate::capture::publish;
+use crate::capture::setup::{self, LockLimits, TableRequest};
+use crate::flow::slot::{self, HeldSnapshot, SlotKind};
+use crate::model::{Events, Lsn, Oid, TableName};
+use crate::pg::replication::ReplicationClient;
+use crate::pg::{ConnectOptions, Session};
+use crate::repack::error::{RepackError, doing};
+use crate::repack::plan::{OLD_SCHEMA, RepackPlan, SHADOW_SCHEMA};
+use crate::repack::state::{self, RepackRow};
+
+/// The schema of what is being made. Not `repcloud`, where a table called `checkpoint` would meet ours.
+pub(crate) const OURS: &str = SHADOW_SCHEMA;
+/// The schema of what was exchanged.
+pub(crate) const OLD: &str = OLD_SCHEMA;
+
+/// Schemas and state tables.
+pub(crate) async fn ensure_schemas(session: &Session) -> Result<(), RepackError> {
+    checkpoint::ensure_schema(session).await?;
+    state::ensure_table(session).await?;
+    for schema in [OURS, OLD] {
+        // Asked first: CREATE … IF NOT EXISTS wants the right to create even where there is nothing to do.
+        let there = "SELECT pg_catalog.to_regnamespace($1) IS NOT NULL";
+        if !session.query_one(there, &[&schema]).await?.try_get::<_, bool>(0)? {
+            let sql = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
+            session.batch_execute(&sql).await.map_err(doing(format!("making schema {schema}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tables of schema `repcloud`.
+const OUR_TABLES: &str = "version, checkpoint, durability, table_state, parked, conflict, skip, repack";
+
+/// Removes our schemas, and nothing that a person put into them: then they stay, with an error that names what is there.
+pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
+    let streams = "SELECT source || ' → ' || target FROM repcloud.checkpoint WHERE target <> '(repack)'";
+    if state::exists(session).await? {
+        let rows = session.query(streams, &[]).await?;
+        let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        if !names.is_empty() {
+            return Err(RepackError::Refused(vec![format!(
+                "schema repcloud holds the position of {}; end these streams first (repcloud drop-table)",
+                names.join(", ")
+            )]));
+        }
+    }
+    for schema in [OURS, OLD] {
+        let sql = format!("DROP SCHEMA IF EXISTS {schema}");
+        session.batch_execute(&sql).await.map_err(doing(format!("dropping schema {schema}")))?;
+    }
+    let there = "SELECT pg_catalog.to_regnamespace('repcloud') IS NOT NULL";
+    if !session.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(());
+    }
+    let tables: Vec<String> = OUR_TABLES.split(", ").map(|t| format!("repcloud.{t}")).collect();
+    let sql = format!("DROP TABLE IF EXISTS {}; DROP SCHEMA repcloud", tables.join(", "));
+    bounded(session, &sql, "dropping schema repcloud").await
+}
+
+/// Makes the empty shadow and writes it down, in one transaction.
+pub(crate) async fn make(session: &Session, table: Oid, plan: &RepackPlan) -> Result<(), RepackError> {
+    let made = make_in_transaction(session, table, plan).await;
+    if made.is_err() {
+        // The first error tells more than one of the rollback would; a broken connection shows at its next use.
+        let _rolled_back = session.batch_execute("ROLLBACK").await;
+    }
+    made
+}
+
+async fn make_in_transaction(session: &Session, table: Oid, plan: &RepackPlan) -> Result<(), RepackError> {
+    session
+        .batch_execute("BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'")
+        .await?;
+    for statement in &plan.create {
+        session.batch_execute(statement).await.map_err(doing(format!("making {}", plan.shadow)))?;
+    }
+    let oid = relation_oid(session, &plan.shadow)
+        .await?
+        .ok_or_else(|| RepackError::Internal(format!("{} is not there after it was made", plan.shadow)))?;
+    state::set_shadow(session, table, oid).await?;
+    session.batch_execute("COMMIT").await.map_err(doing("committing the shadow"))
+}
+
+/// The oid of the table, index or view of this name.
+pub(crate) async fn relation_oid(session: &Session, name: &TableName) -> Result<Option<Oid>, RepackError> {
+    let sql = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname = $1 AND c.relname = $2";
+    let row = session.query_opt(sql, &[&name.schema, &name.table]).await?;
+    row.map(|row| row.try_get(0)).transpose().map_err(RepackError::from)
+}
+
+/// Publication, then slot, then position: in this order nothing of the table's changes is missed. Returns the snapshot
+/// of the slot's beginning.
+pub(crate) async fn make_slot(
+    session: &Session,
+    connect: &ConnectOptions,
+    row: &RepackRow,
+    events: &Events,
+) -> Result<HeldSnapshot, RepackError> {
+    publish(session, row).await?;
+    let mut replication = ReplicationClient::connect(connect).await?;
+    let system = replication.identify_system().await?;
+    let key = state::key(&row.slot);
+    checkpoint::forget(session, &key, None).await?;
+    checkpoint::record_intention(session, &key, &row.slot, &system.system_id, system.timeline).await?;
+    let kind = SlotKind { temporary: false, failover: false };
+    let made = slot::create(&mut replication, session, &row.slot, kind, events).await?;
+    let at = made.consistent_point;
+    let snapshot = HeldSnapshot::hold(connect, &made.snapshot_name.unwrap_or_default()).await?;
+    checkpoint::record_slot(session, &key, at).await?;
+    state::set_copied_at(session, row.table_oid, at).await?;
+    replication.close().await?;
+    Ok(snapshot)
+}
+
+async fn publish(session: &Session, row: &RepackRow) -> Result<(), RepackError> {
+    let request = TableRequest {
+        name: row.table.clone(),
+        condition: None,
+        columns: None,
+        key: None,
+        insert_only: false,
+    };
+    let refused = |findings: &[publish::Finding]| {
+        RepackError::Refused(findings.iter().map(ToString::to_string).collect())
+    };
+    let (wanted, findings) = setup::read_wanted(session, std::slice::from_ref(&request)).await?;
+    if !findings.is_empty() {
+        return Err(refused(&findings));
+    }
+    let source = setup::read_source(session).await?;
+    let facts = setup::read_table_facts(session, &wanted).await?;
+    let names = [row.slot.clone(), publish::insert_publication(&row.slot)];
+    let existing = setup::read_publications(session, &names).await?;
+    let plan = publish::plan(&row.slot, &source, &facts, &wanted, &existing).map_err(|f| refused(&f))?;
+    setup::apply_plan(session, &plan, &wanted, LockLimits::default()).await?;
+    Ok(())
+}
+
+/// The publications of a repack: as of a stream, two.
+pub(crate) fn publications(slot: &str) -> Vec<String> {
+    vec![slot.to_owned(), publish::insert_publication(slot)]
+}
+
+/// Removes slot, publications and position. What is gone already is no error.
+pub(crate) async fn remove_capture(session: &Session, slot: &str) -> Result<(), RepackError> {
+    let key = state::key(slot);
+    // A walsender, or an applier, of a process that was killed may not have noticed yet.
+    writers::end_writers(session, &key).await?;
+    end_walsender(session, slot).await?;
+    setup::drop_slot(session, slot).await?;
+    setup::drop_publications(session, &publications(slot), LockLimits::default()).await?;
+    checkpoint::forget(session, &key, None).await?;
+    Ok(())
+}
+
+/// Ends the process that reads the slot and waits until it is gone; only the holder of the table's lock calls this.
+async fn end_walsender(session: &Session, slot: &str) -> Result<(), RepackError> {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let sql = "SELECT pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots \
+               WHERE slot_name = $1 AND active_pid IS NOT NULL";
+    let gone = async {
+        while !session.query(sql, &[&slot]).await?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(LIMIT, gone).await.unwrap_or_else(|_| {
+        Err(RepackError::TimedOut {
+            what: format!("ending the session that reads slot \"{slot}\""),
+            seconds: LIMIT.as_secs(),
+        })
+    })
+}
+
+/// Drops the shadow; nobody but us uses it, so it waits only for an autovacuum that gives way.
+pub(crate) async fn drop_shadow(session: &Session, shadow: &TableName) -> Result<(), RepackError> {
+    bounded(session, &format!("DROP TABLE IF EXISTS {shadow}"), &format!("dropping {shadow}")).await
+}
+
+/// A statement that wants locks, in bounded attempts with pauses in between, so that nobody queues behind it for long.
+pub(crate) async fn bounded(session: &Session, statement: &str, what: &str) -> Result<(), RepackError> {
+    const ATTEMPTS: u32 = 40;
+    const ATTEMPT_MS: u32 = 100;
+    let sql = format!(
+        "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = {ATTEMPT_MS}; {statement}; COMMIT"
+    );
+    let mut attempt = 1;
+    loop {
+        let Err(error) = session.batch_execute(&sql).await else { return Ok(()) };
+        let waits = error
+            .code()
+            .is_some_and(|c| *c == SqlState::LOCK_NOT_AVAILABLE || *c == SqlState::T_R_DEADLOCK_DETECTED);
+        session.batch_execute("ROLLBACK").await?;
+        if !waits || attempt == ATTEMPTS {
+            return Err(doing(what)(error));
+        }
+        let pause = Duration::from_millis(50).saturating_mul(attempt.min(10));
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+        attempt += 1;
+    }
+}
+
+/// Where the slot was made, from the position row; 0/0 without one.
+pub(crate) async fn applied(session: &Session, slot: &str) -> Result<Option<Lsn>, RepackError> {
+    let row = checkpoint::read(session, &state::key(slot)).await?;
+    Ok(row.filter(|row| row.ready).map(|row| row.applied))
+}

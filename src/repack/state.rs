@@ -1,0 +1,335 @@
+//! `repcloud.repack`: one row a repacked table. The only writer of these rows.
+
+use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Client, Row};
+
+use crate::apply::checkpoint::StreamKey;
+use crate::model::{Lsn, Oid, TableName};
+use crate::pg::PgError;
+use crate::repack::error::RepackError;
+
+/// How far a repack has come. Each is a fact that is already true in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RepackState {
+    /// Written down; nothing made yet.
+    Planned,
+    /// The empty shadow is there.
+    ShadowReady,
+    /// All rows of the snapshot are in the shadow.
+    RowsCopied,
+    /// So are its indexes.
+    IndexesBuilt,
+    /// The changes since the snapshot were applied once.
+    CaughtUp,
+    /// Rows were compared.
+    Verified,
+    /// The shadow is the table.
+    Swapped,
+    /// Nothing of the repack is left.
+    Cleaned,
+    /// Undone.
+    Abandoned,
+}
+
+impl RepackState {
+    const ALL: [(RepackState, &'static str); 9] = [
+        (RepackState::Planned, "planned"),
+        (RepackState::ShadowReady, "shadow_ready"),
+        (RepackState::RowsCopied, "rows_copied"),
+        (RepackState::IndexesBuilt, "indexes_built"),
+        (RepackState::CaughtUp, "caught_up"),
+        (RepackState::Verified, "verified"),
+        (RepackState::Swapped, "swapped"),
+        (RepackState::Cleaned, "cleaned"),
+        (RepackState::Abandoned, "abandoned"),
+    ];
+
+    /// The state as the table and `status --json` write it.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(state, _)| *state == self).map_or("planned", |(_, word)| word)
+    }
+
+    /// The state of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, w)| *w == word).map(|(state, _)| *state)
+    }
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RepackRow {
+    /// The table's oid when the repack began.
+    pub table_oid: Oid,
+    /// Its name.
+    pub table: TableName,
+    /// The shadow's oid; 0: not made.
+    pub shadow_oid: Oid,
+    /// Slot and publication.
+    pub slot: String,
+    /// How far it has come.
+    pub state: RepackState,
+    /// It waits for a `swap`.
+    pub prepared: bool,
+    /// Where the slot was made; 0/0: not yet.
+    pub copied_at: Lsn,
+    /// See [`crate::repack::fingerprint`].
+    pub fingerprint: String,
+    /// Statements left to do after the swap.
+    pub after: Vec<String>,
+    /// What a person asks for.
+    pub request: Option<String>,
+    /// Rows in the shadow when the copy ended, or so far.
+    pub rows_copied: i64,
+    /// Rows expected.
+    pub rows_total: i64,
+    /// Heap, TOAST and indexes before.
+    pub bytes_before: i64,
+    /// The same after.
+    pub bytes_after: i64,
+    /// Changes applied.
+    pub changes: i64,
+    /// Attempts to swap.
+    pub attempt: i32,
+    /// Sessions that stood in the way of the last attempt.
+    pub blocked_by: Vec<i32>,
+    /// Why the copy rests.
+    pub throttled_by: Option<String>,
+    /// How long the exclusive lock was held.
+    pub lock_ms: f64,
+    /// What went wrong last.
+    pub error: Option<String>,
+}
+
+const COLUMNS: &str = "table_oid, schema_name, table_name, shadow_oid, slot, state, prepared, copied_at_lsn, fingerprint, after, \
+     request, rows_copied, rows_total, bytes_before, bytes_after, changes, attempt, blocked_by, throttled_by, lock_ms, error";
+
+impl RepackRow {
+    /// It is neither done nor undone.
+    pub fn is_unfinished(&self) -> bool {
+        !matches!(self.state, RepackState::Cleaned | RepackState::Abandoned)
+    }
+
+    fn read(row: &Row) -> Result<Self, RepackError> {
+        let word: String = row.try_get("state")?;
+        let state = RepackState::parse(&word)
+            .ok_or_else(|| RepackError::Damaged(format!("state \"{word}\" in repcloud.repack")))?;
+        Ok(RepackRow {
+            table_oid: row.try_get("table_oid")?,
+            table: TableName::new(
+                row.try_get::<_, String>("schema_name")?,
+                row.try_get::<_, String>("table_name")?,
+            ),
+            shadow_oid: row.try_get("shadow_oid")?,
+            slot: row.try_get("slot")?,
+            state,
+            prepared: row.try_get("prepared")?,
+            copied_at: Lsn(u64::from(row.try_get::<_, PgLsn>("copied_at_lsn")?)),
+            fingerprint: row.try_get("fingerprint")?,
+            after: row.try_get("after")?,
+            request: row.try_get("request")?,
+            rows_copied: row.try_get("rows_copied")?,
+            rows_total: row.try_get("rows_total")?,
+            bytes_before: row.try_get("bytes_before")?,
+            bytes_after: row.try_get("bytes_after")?,
+            changes: row.try_get("changes")?,
+            attempt: row.try_get("attempt")?,
+            blocked_by: row.try_get("blocked_by")?,
+            throttled_by: row.try_get("throttled_by")?,
+            lock_ms: row.try_get("lock_ms")?,
+            error: row.try_get("error")?,
+        })
+    }
+}
+
+/// Under which the position of a repack stands in `repcloud.checkpoint`. No connection can have the second name.
+pub fn key(slot: &str) -> StreamKey {
+    StreamKey { source: slot.to_owned(), target: "(repack)".to_owned() }
+}
+
+/// The name of slot and publication (CONTRACT 3).
+pub fn slot_name(database: Oid, table: Oid) -> String {
+    format!("repcloud_repack_{database}_{table}")
+}
+
+/// Makes the table, in a schema that [`crate::apply::checkpoint::ensure_schema`] has made.
+pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
+    if exists(client).await? {
+        return Ok(());
+    }
+    let lock = "SELECT pg_catalog.pg_advisory_xact_lock(7300102, 1)";
+    let sql = format!("BEGIN; {lock}; {}; COMMIT", include_str!("schema.sql"));
+    Ok(client.batch_execute(&sql).await?)
+}
+
+/// True when the state table is there.
+pub async fn exists(client: &Client) -> Result<bool, RepackError> {
+    let sql = "SELECT pg_catalog.to_regclass('repcloud.repack') IS NOT NULL";
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+}
+
+/// The row of a table; `None` when it was never repacked.
+pub async fn read(client: &Client, table: Oid) -> Result<Option<RepackRow>, RepackError> {
+    let sql = format!("SELECT {COLUMNS} FROM repcloud.repack WHERE table_oid = $1");
+    client.query_opt(&sql, &[&table]).await?.as_ref().map(RepackRow::read).transpose()
+}
+
+/// All rows, unfinished ones first.
+pub async fn read_all(client: &Client) -> Result<Vec<RepackRow>, RepackError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM repcloud.repack ORDER BY state IN ('cleaned', 'abandoned'), started_at, table_oid"
+    );
+    client.query(&sql, &[]).await?.iter().map(RepackRow::read).collect()
+}
+
+/// The unfinished row of a table of this name: by what it was called when the repack began.
+pub async fn read_unfinished(client: &Client, table: &TableName) -> Result<Option<RepackRow>, RepackError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM repcloud.repack WHERE schema_name = $1 AND table_name = $2 \
+         AND state NOT IN ('cleaned', 'abandoned') ORDER BY started_at DESC LIMIT 1"
+    );
+    let row = client.query_opt(&sql, &[&table.schema, &table.table]).await?;
+    row.as_ref().map(RepackRow::read).transpose()
+}
+
+/// Begins a repack: state `planned`, everything else forgotten.
+pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
+    let sql = "INSERT INTO repcloud.repack (table_oid, schema_name, table_name, slot, state, prepared, fingerprint, rows_total, bytes_before) \
+               VALUES ($1, $2, $3, $4, 'planned', $5, $6, $7, $8) \
+               ON CONFLICT (table_oid) DO UPDATE SET schema_name = $2, table_name = $3, shadow_oid = 0, slot = $4, state = 'planned', \
+               prepared = $5, copied_at_lsn = '0/0', fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
+               bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, lock_ms = 0, \
+               error = NULL, started_at = now(), updated_at = now()";
+    let (schema, name) = (&row.table.schema, &row.table.table);
+    client
+        .execute(
+            sql,
+            &[
+                &row.table_oid,
+                schema,
+                name,
+                &row.slot,
+                &row.prepared,
+                &row.fingerprint,
+                &row.rows_total,
+                &row.bytes_before,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Moves to `state`.
+pub async fn set_state(client: &Client, table: Oid, state: RepackState) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET state = $2, error = NULL, throttled_by = NULL, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &state.as_str()]).await?;
+    Ok(())
+}
+
+/// The empty shadow was made; to be called in its transaction.
+pub async fn set_shadow(client: &Client, table: Oid, shadow: Oid) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET state = 'shadow_ready', shadow_oid = $2, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &shadow]).await?;
+    Ok(())
+}
+
+/// The slot was made at `at`, rows are about to be copied under its snapshot.
+pub async fn set_copied_at(client: &Client, table: Oid, at: Lsn) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET copied_at_lsn = $2, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &PgLsn::from(at.0)]).await?;
+    Ok(())
+}
+
+/// How many rows are copied, and why the copy rests.
+pub async fn set_progress(
+    client: &Client,
+    table: Oid,
+    rows: i64,
+    throttled_by: Option<&str>,
+) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET rows_copied = $2, throttled_by = $3, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &rows, &throttled_by]).await?;
+    Ok(())
+}
+
+/// An attempt to swap.
+pub async fn set_attempt(
+    client: &Client,
+    table: Oid,
+    attempt: i32,
+    blocked_by: &[i32],
+) -> Result<(), RepackError> {
+    let sql =
+        "UPDATE repcloud.repack SET attempt = $2, blocked_by = $3, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &attempt, &blocked_by]).await?;
+    Ok(())
+}
+
+/// What is said of the table before the swap begins, so that the swap itself only moves the state.
+pub async fn set_after(client: &Client, table: Oid, after: &[String]) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET after = $2, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &after]).await?;
+    Ok(())
+}
+
+/// The statement that moves the state to `swapped`, for the swap's own transaction.
+pub fn swapped_sql(table: Oid) -> String {
+    format!(
+        "UPDATE repcloud.repack SET state = 'swapped', updated_at = pg_catalog.now(), error = NULL WHERE table_oid = {table}"
+    )
+}
+
+/// The first `done` statements of `after` are done.
+pub async fn shift_after(client: &Client, table: Oid) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET after = after[2:], updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table]).await?;
+    Ok(())
+}
+
+/// Figures of the end.
+pub async fn set_figures(
+    client: &Client,
+    table: Oid,
+    changes: u64,
+    bytes_after: i64,
+    lock_ms: f64,
+) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET changes = $2, bytes_after = $3, lock_ms = $4, updated_at = now() WHERE table_oid = $1";
+    let changes = i64::try_from(changes).unwrap_or(i64::MAX);
+    client.execute(sql, &[&table, &changes, &bytes_after, &lock_ms]).await?;
+    Ok(())
+}
+
+/// What went wrong.
+pub async fn set_error(client: &Client, table: Oid, error: &str) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET error = $2, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &error]).await?;
+    Ok(())
+}
+
+/// Asks the process that works on the table for something; `None` takes the request back. False: there is no such table.
+pub async fn set_request(client: &Client, table: Oid, request: Option<&str>) -> Result<bool, RepackError> {
+    let sql = "UPDATE repcloud.repack SET request = $2 WHERE table_oid = $1";
+    Ok(client.execute(sql, &[&table, &request]).await? == 1)
+}
+
+/// What is asked for.
+pub async fn read_request(client: &Client, table: Oid) -> Result<Option<String>, RepackError> {
+    let sql = "SELECT request FROM repcloud.repack WHERE table_oid = $1";
+    match client.query_opt(sql, &[&table]).await? {
+        Some(row) => Ok(row.try_get(0)?),
+        None => Ok(None),
+    }
+}
+
+/// It was made by `prepare` and waits, or no longer.
+pub async fn set_prepared(client: &Client, table: Oid, prepared: bool) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET prepared = $2 WHERE table_oid = $1";
+    client.execute(sql, &[&table, &prepared]).await?;
+    Ok(())
+}
+
+/// True when no other live process works on the table; the lock lasts as long as the session.
+pub async fn try_lock(client: &Client, table: Oid) -> Result<bool, PgError> {
+    let sql = "SELECT pg_catalog.pg_try_advisory_lock(7300104, $1::oid::int8::bit(32)::int4)";
+    Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
+}

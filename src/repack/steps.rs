@@ -1,0 +1,379 @@
+//! The long steps between the shadow and the swap. Each can be cut off at any moment.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::catalog::read_table;
+use crate::model::{TableName, quote_ident};
+use crate::pg::{self, Session};
+use crate::repack::catch_up::{FollowSpec, Following};
+use crate::repack::cleanup;
+use crate::repack::compare::{self, CompareSpec, Compared, Extent};
+use crate::repack::error::{RepackError, doing};
+use crate::repack::indexes;
+use crate::repack::options::{Selection, VerifyLevel};
+use crate::repack::preflight;
+use crate::repack::preflight::finding::Severity;
+use crate::repack::preflight::space::bytes;
+use crate::repack::rows::{self, RowsSpec};
+use crate::repack::runner::Job;
+use crate::repack::select;
+use crate::repack::state::{self, RepackState};
+use crate::repack::watch::Watch;
+
+/// Everything that can be known before anything is written.
+pub(crate) async fn preflight(job: &Job<'_>) -> Result<(), RepackError> {
+    let definition = job.definition()?;
+    let alone = Selection { tables: vec![job.table.clone()], ..Selection::default() };
+    let chosen = select::select(&job.session, &alone, &job.options.rules).await?;
+    let facts = chosen.tables.first().ok_or_else(|| RepackError::Missing { table: job.table.clone() })?;
+    let findings = preflight::check(&job.session, job.options, facts).await?;
+    let mut refused: Vec<String> = definition.inventory.refusals().iter().map(ToString::to_string).collect();
+    for finding in findings {
+        if finding.severity == Severity::Refuse {
+            refused.push(finding.to_string());
+        } else {
+            job.events.warning(format!("{}: {finding}", job.table));
+        }
+    }
+    if let Some(identity) = definition.plan.key.identity.as_ref().filter(|_| refused.is_empty()) {
+        refused.push(format!(
+            "table {}: its replica identity does not name the rows of a change; run: {}",
+            job.table, identity.set
+        ));
+    }
+    if refused.is_empty() { Ok(()) } else { Err(RepackError::Refused(refused)) }
+}
+
+/// Rows of the snapshot.
+pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
+    let began = Instant::now();
+    let definition = job.definition()?;
+    let settings = job.options.table_settings(job.table);
+    let columns = &definition.plan.copy_columns;
+    let spec = RowsSpec {
+        table: job.table.clone(),
+        shadow: job.shadow_name(),
+        columns: columns.iter().map(|c| quote_ident(c)).collect(),
+        expressions: columns
+            .iter()
+            .map(|c| match cleanup::rewrite(&definition.source, &settings, c) {
+                Some(rewrite) => rewrite.replace("{}", &quote_ident(c)),
+                None => quote_ident(c),
+            })
+            .collect(),
+    };
+    let Some(snapshot) = &job.snapshot else {
+        return Err(RepackError::Internal("a copy without a snapshot".to_owned()));
+    };
+    let total = definition.source.estimated_rows.max(0.0);
+    job.events.info(format!("{}: copying about {total:.0} rows", job.table));
+    let shown = job.shown;
+    let copy = rows::copy(
+        &job.options.connect,
+        snapshot,
+        &spec,
+        job.options.run.jobs,
+        &job.options.settings.throttle,
+        job.events,
+        shown,
+    );
+    let rows = control(job).await?.over(copy).await?;
+    if let Some(snapshot) = job.snapshot.take() {
+        // Vacuum may clean up behind it again.
+        snapshot.release().await?;
+    }
+    state::set_progress(&job.session, job.oid, rows, None).await?;
+    // This commit waits for the disk and so covers those of the copy, which did not.
+    state::set_state(&job.session, job.oid, RepackState::RowsCopied).await?;
+    job.report.rows_copied = rows;
+    job.report.copy_seconds = began.elapsed().as_secs_f64();
+    Ok(())
+}
+
+/// Indexes, and everything else that needs no lock on the table.
+pub(crate) async fn build_indexes(job: &mut Job<'_>) -> Result<(), RepackError> {
+    let began = Instant::now();
+    let settings = &job.options.settings;
+    let plan = &job.definition()?.plan;
+    let work = async {
+        let workers = settings.index_workers.unwrap_or(job.options.run.jobs);
+        let memory = settings.maintenance_work_mem.as_deref();
+        indexes::build(&job.options.connect, &job.session, &plan.indexes, workers, memory).await?;
+        finish_shadow(job).await
+    };
+    control(job).await?.over(work).await?;
+    job.report.index_seconds = began.elapsed().as_secs_f64();
+    Ok(())
+}
+
+/// In one transaction with the state that says so.
+async fn finish_shadow(job: &Job<'_>) -> Result<(), RepackError> {
+    let plan = &job.definition()?.plan;
+    let session = pg::connect(&job.options.connect).await?;
+    let begin = "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'; SET LOCAL synchronous_commit = on";
+    session.batch_execute(begin).await?;
+    for statement in &plan.finish {
+        session
+            .batch_execute(statement)
+            .await
+            .map_err(doing(format!("`{statement}` on the shadow of {}", job.table)))?;
+    }
+    state::set_state(&session, job.oid, RepackState::IndexesBuilt).await?;
+    session.batch_execute("COMMIT").await.map_err(doing("committing the finished shadow"))?;
+    session.close().await?;
+    Ok(())
+}
+
+/// Sets the visibility map, and the statistics unless they are not wanted: an index-only scan would be slow right after the
+/// swap, a plan without statistics bad.
+async fn vacuum(job: &Job<'_>) -> Result<(), RepackError> {
+    let vacuum = if job.options.settings.analyze_tables { "VACUUM (ANALYZE)" } else { "VACUUM" };
+    let session = pg::connect(&job.options.connect).await?;
+    session.batch_execute("SET statement_timeout = 0").await?;
+    let sql = format!("{vacuum} {}", job.shadow_name());
+    session.batch_execute(&sql).await.map_err(doing("vacuuming the shadow"))?;
+    session.close().await?;
+    Ok(())
+}
+
+/// A distance in time below which the rest is left to the cut-over.
+fn near(max_lock: Duration) -> Duration {
+    (max_lock / 4).min(Duration::from_millis(500))
+}
+
+/// Looks without getting nearer after which it is given up.
+const LOOKS_WITHOUT_GAIN: u32 = 30;
+
+/// Applies changes until few are left.
+pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) -> Result<(), RepackError> {
+    let began = Instant::now();
+    if job.following.is_none() {
+        if state_now == Some(RepackState::IndexesBuilt) {
+            control(job).await?.over(vacuum(job)).await?;
+        }
+        job.following = Some(follow(job).await?);
+    }
+    converge(job).await?;
+    if state_now.is_some_and(|state| state < RepackState::CaughtUp) {
+        state::set_state(&job.session, job.oid, RepackState::CaughtUp).await?;
+        job.report.catch_up_seconds = began.elapsed().as_secs_f64();
+    }
+    if let Some(following) = &job.following {
+        job.report.changes_replayed = following.report().changes;
+    }
+    Ok(())
+}
+
+async fn follow(job: &Job<'_>) -> Result<Following, RepackError> {
+    let definition = job.definition()?;
+    let shadow = read_table(&job.session, &job.shadow_name())
+        .await?
+        .ok_or_else(|| RepackError::Internal(format!("{} has gone", job.shadow_name())))?;
+    let settings = job.options.table_settings(job.table);
+    let rewrites = definition
+        .plan
+        .copy_columns
+        .iter()
+        .filter_map(|c| Some((c.clone(), cleanup::rewrite(&definition.source, &settings, c)?)))
+        .collect();
+    let spec = FollowSpec {
+        connect: &job.options.connect,
+        slot: &job.slot,
+        source: &definition.source,
+        shadow: &shadow,
+        key: definition.plan.key_columns(),
+        rewrites,
+        max_changes: usize::try_from(job.options.settings.max_replay_rows).unwrap_or(usize::MAX),
+    };
+    Following::start(&job.session, &spec).await
+}
+
+/// Waits until a mark set now arrives soon; says how it goes every `check_time`.
+pub(crate) async fn converge(job: &mut Job<'_>) -> Result<(), RepackError> {
+    let check_time = job.options.settings.check_time.max(Duration::from_millis(100));
+    let soon = near(job.options.run.max_lock);
+    let watch = control(job).await?;
+    let Some(mut following) = job.following.take() else {
+        return Err(RepackError::Internal("nobody applies changes".to_owned()));
+    };
+    let table = job.table;
+    let events = job.events;
+    let result = watch
+        .over(async {
+            let (mut smallest, mut without_gain) = (u64::MAX, 0);
+            loop {
+                let began = Instant::now();
+                let mark = following.mark().await?;
+                let behind = mark.bytes_since(following.report().applied);
+                if following.reached(mark, began + check_time).await? {
+                    if began.elapsed() <= soon {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                let left = mark.bytes_since(following.report().applied);
+                events.info(format!("{table}: {}", forecast(behind, left, check_time)));
+                if left < smallest {
+                    (smallest, without_gain) = (left, 0);
+                } else {
+                    without_gain += 1;
+                }
+                if without_gain >= LOOKS_WITHOUT_GAIN {
+                    return Err(RepackError::NotConverging {
+                        table: table.clone(),
+                        seconds: check_time.as_secs() * u64::from(LOOKS_WITHOUT_GAIN),
+                        behind: smallest,
+                    });
+                }
+            }
+        })
+        .await;
+    drop(watch);
+    job.following = Some(following);
+    result
+}
+
+/// The watch, without borrowing the whole job.
+pub(crate) async fn control<'w>(job: &Job<'w>) -> Result<Watch<'w>, RepackError> {
+    let session = pg::connect(&job.options.connect).await?;
+    Ok(Watch {
+        session,
+        table: job.table,
+        oid: job.oid,
+        slot: job.slot.clone(),
+        max_retained_wal: job.options.settings.max_retained_wal,
+        stop: job.stop.clone(),
+        shown: job.shown,
+    })
+}
+
+/// How a catch-up goes: `before` and `after` bytes were left at the ends of a span of time. Pure.
+fn forecast(before: u64, after: u64, span: Duration) -> String {
+    let left = bytes(after);
+    if after >= before {
+        return format!("{left} of WAL left to apply, changes come as fast as they are applied");
+    }
+    let rate = (before - after) as f64 / span.as_secs_f64().max(0.001);
+    format!("{left} of WAL left to apply, about {:.0} s", after as f64 / rate)
+}
+
+/// Compares the table and its shadow.
+pub(crate) async fn verify(job: &mut Job<'_>) -> Result<(), RepackError> {
+    let extent = match job.options.run.verify {
+        VerifyLevel::Off => None,
+        VerifyLevel::Sample => Some(Extent::Sample),
+        VerifyLevel::Full => Some(Extent::All),
+    };
+    if let Some(extent) = extent
+        && let Some(compared) = compare_now(job, extent).await?
+        && compared.differences > 0
+    {
+        return Err(RepackError::Differs { table: job.table.clone(), differences: compared.differences });
+    }
+    state::set_state(&job.session, job.oid, RepackState::Verified).await
+}
+
+/// For `verify`: applies what has come since, then compares all rows.
+pub(crate) async fn compare_caught_up(
+    job: &mut Job<'_>,
+    state_now: Option<RepackState>,
+) -> Result<Compared, RepackError> {
+    catch_up(job, state_now).await?;
+    let table = job.table;
+    compare_now(job, Extent::All).await?.ok_or_else(|| {
+        RepackError::Refused(vec![format!("{table} has no key by which rows could be compared")])
+    })
+}
+
+/// `None`: there is no key to compare by.
+async fn compare_now(job: &mut Job<'_>, extent: Extent) -> Result<Option<Compared>, RepackError> {
+    let definition = job.definition()?;
+    if definition.plan.key_columns().is_empty() {
+        job.events.info(format!("{}: rows without a key are not compared", job.table));
+        return Ok(None);
+    }
+    let settings = job.options.table_settings(job.table);
+    let spec = CompareSpec {
+        table: job.table.clone(),
+        shadow: job.shadow_name(),
+        key: definition.plan.key_columns().to_vec(),
+        columns: definition
+            .plan
+            .copy_columns
+            .iter()
+            .map(|c| {
+                let value = format!("s.{}", quote_ident(c));
+                let rewrite = cleanup::rewrite(&definition.source, &settings, c);
+                (c.clone(), rewrite.map_or(value.clone(), |r| r.replace("{}", &value)))
+            })
+            .collect(),
+    };
+    let watch = control(job).await?;
+    let Some(mut following) = job.following.take() else {
+        return Err(RepackError::Internal("nobody applies changes".to_owned()));
+    };
+    let session = pg::connect(&job.options.connect).await?;
+    let result = watch.over(compare_beside(&session, &spec, extent, &mut following)).await;
+    drop(watch);
+    job.following = Some(following);
+    let compared = result?;
+    job.events.info(format!(
+        "{}: {} rows compared, {} differences",
+        job.table, compared.rows, compared.differences
+    ));
+    Ok(Some(compared))
+}
+
+/// How long one wait for the changes on their way may take while rows are compared.
+const APPLIED_LIMIT: Duration = Duration::from_secs(120);
+
+async fn compare_beside(
+    session: &Session,
+    spec: &CompareSpec,
+    extent: Extent,
+    following: &mut Following,
+) -> Result<Compared, RepackError> {
+    let waiter = following.waiter();
+    let marker = following.marker();
+    let applied = || {
+        let (waiter, marker) = (waiter.clone(), marker.clone());
+        async move {
+            let mark = marker.mark().await?;
+            if waiter.reached(mark, APPLIED_LIMIT).await {
+                return Ok(());
+            }
+            Err(RepackError::TimedOut {
+                what: "applying the changes on their way".to_owned(),
+                seconds: APPLIED_LIMIT.as_secs(),
+            })
+        }
+    };
+    tokio::select! {
+        biased;
+        error = following.ended() => Err(error),
+        result = compare::compare(session, spec, extent, applied) => result,
+    }
+}
+
+/// Bytes of heap, TOAST and indexes.
+pub(crate) async fn size(session: &Session, table: &TableName) -> Result<i64, RepackError> {
+    let sql = "SELECT pg_catalog.pg_total_relation_size($1::text::pg_catalog.regclass)";
+    Ok(session.query_one(sql, &[&table.to_string()]).await?.try_get(0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forecast_says_how_long_or_that_it_does_not_get_nearer() {
+        let span = Duration::from_secs(10);
+        assert_eq!(forecast(30_000_000, 20_000_000, span), "19.1 MB of WAL left to apply, about 20 s");
+        assert_eq!(
+            forecast(1_000_000, 1_000_000, span),
+            "977 kB of WAL left to apply, changes come as fast as they are applied"
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! The cut-over: the only place that takes the exclusive lock. One attempt is one transaction with one deadline: locks in
+//! the order readers take them, the definitions once more, the last changes, the exchange, a comparison, COMMIT.
+//!
+//! Whatever happens to this process, the server ends the transaction: it was told the same deadline.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
+
+use crate::model::{Oid, TableName};
+use crate::pg::Session;
+use crate::repack::blockers::{self, Blockers};
+use crate::repack::catch_up::Following;
+use crate::repack::dependents::{self, Inventory};
+use crate::repack::error::RepackError;
+use crate::repack::fingerprint::{Fingerprint, fingerprint};
+use crate::repack::options::DeadlockResolution;
+use crate::repack::plan::RepackPlan;
+use crate::repack::shadow::publications;
+use crate::repack::state;
+
+/// What one attempt needs.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) table: &'a TableName,
+    pub(crate) oid: Oid,
+    /// Slot and publication.
+    pub(crate) slot: &'a str,
+    pub(crate) plan: &'a RepackPlan,
+    /// Of the table when the repack began.
+    pub(crate) before: &'a Fingerprint,
+    /// The wait for one lock.
+    pub(crate) lock_timeout: Duration,
+    /// From the first lock to the commit.
+    pub(crate) max_lock: Duration,
+    pub(crate) resolution: DeadlockResolution,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The shadow is the table.
+    Swapped {
+        /// From the first exclusive lock to the commit, by the server's clock, in milliseconds.
+        lock_ms: f64,
+    },
+    /// A lock was not granted.
+    Blocked(Blockers),
+    /// The last changes did not arrive in time.
+    NotDrained,
+    /// The connection broke, or the server ended the session: what happened is to be read from the database.
+    Lost(RepackError),
+}
+
+/// A clock on the server, in milliseconds.
+const CLOCK: &str = "SELECT pg_catalog.extract('epoch', pg_catalog.clock_timestamp()) * 1000";
+
+impl Attempt<'_> {
+    /// Tries once. `session` is warm (it has read the definitions before), `watcher` looks who is in the way. After
+    /// [`Outcome::Lost`] `session` is of no more use; after the others it is in no transaction.
+    pub(crate) async fn run(
+        &self,
+        session: &Session,
+        watcher: &Session,
+        following: &mut Following,
+    ) -> Result<Outcome, RepackError> {
+        let deadline = Instant::now() + self.max_lock;
+        let outcome = match self.lock(session, watcher, deadline).await {
+            Ok(Ok(locked_at)) => self.locked(session, following, deadline, locked_at).await,
+            Ok(Err(blockers)) => Ok(Outcome::Blocked(blockers)),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(Outcome::Swapped { lock_ms }) => Ok(Outcome::Swapped { lock_ms }),
+            Ok(Outcome::Lost(error)) => Ok(Outcome::Lost(error)),
+            other => match timeout(ANSWER_LIMIT, session.batch_execute("ROLLBACK")).await {
+                Ok(Ok(())) => other,
+                Ok(Err(error)) => Ok(Outcome::Lost(other.err().unwrap_or_else(|| error.into()))),
+                Err(_) => Ok(Outcome::Lost(no_answer())),
+            },
+        }
+    }
+
+    /// The locks, one after the other. The inner error: they were not granted.
+    async fn lock(
+        &self,
+        session: &Session,
+        watcher: &Session,
+        deadline: Instant,
+    ) -> Result<Result<f64, Blockers>, RepackError> {
+        let limit = self.max_lock.as_millis();
+        let mut sql = format!(
+            "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL check_function_bodies = off; \
+             SET LOCAL synchronous_commit = local; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {limit}; \
+             SET LOCAL idle_in_transaction_session_timeout = {limit}; SET LOCAL tcp_user_timeout = {limit}",
+            self.lock_timeout.as_millis().max(1)
+        );
+        for (index, step) in self.plan.locks.iter().enumerate() {
+            sql.push_str("; ");
+            sql.push_str(&step.statement);
+            if index == 0 {
+                sql.push_str("; ");
+                sql.push_str(CLOCK);
+            }
+        }
+        let pid = backend_pid(session).await?;
+        let mut seen = Blockers::default();
+        let result = {
+            let locking = timeout_at(deadline, session.simple_query(&sql));
+            let patience = self.lock_timeout / 2;
+            let watching = blockers::watch(watcher, pid, self.resolution, patience, &mut seen);
+            tokio::select! {
+                biased;
+                result = locking => result,
+                error = watching => match error { Ok(never) => match never {}, Err(error) => return Err(error) },
+            }
+        };
+        match result {
+            Ok(Ok(messages)) => Ok(Ok(clock(&messages)?)),
+            Ok(Err(error)) if is_lock_failure(&error) => Ok(Err(seen)),
+            Ok(Err(error)) => Err(error.into()),
+            // The statement's own limit is the same; one that says nothing at all is a lost connection.
+            Err(_) => Ok(Err(seen)),
+        }
+    }
+
+    /// The table and what hangs on it, as this transaction sees it; our own publications aside.
+    async fn read(&self, session: &Session) -> Result<Inventory, RepackError> {
+        let mut inventory = dependents::read_here(session, self.table).await?;
+        let ours = publications(self.slot);
+        inventory.forget_publications(&ours.iter().map(String::as_str).collect::<Vec<_>>());
+        Ok(inventory)
+    }
+
+    async fn locked(
+        &self,
+        session: &Session,
+        following: &mut Following,
+        deadline: Instant,
+        locked_at: f64,
+    ) -> Result<Outcome, RepackError> {
+        let Ok(now) = timeout_at(deadline, self.read(session)).await else {
+            return Ok(Outcome::NotDrained);
+        };
+        let differences = self.before.differences(&fingerprint(&now?));
+        if !differences.is_empty() {
+            return Err(RepackError::Changed { table: self.table.clone(), differences });
+        }
+        let Ok(mark) = timeout_at(deadline, following.mark()).await else {
+            return Ok(Outcome::NotDrained);
+        };
+        let mark = mark?;
+        if !following.reached(mark, deadline).await? {
+            return Ok(Outcome::NotDrained);
+        }
+        let mut sql = self.plan.exchange.join("; ");
+        sql.push_str("; ");
+        sql.push_str(&state::swapped_sql(self.oid));
+        match timeout_at(deadline, session.batch_execute(&sql)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if is_lock_failure(&error) => return Ok(Outcome::Blocked(Blockers::default())),
+            Ok(Err(error)) => {
+                return Err(RepackError::Statement {
+                    what: format!("exchanging {} and its rebuilt copy", self.table),
+                    error: error.into(),
+                });
+            }
+            Err(_) => return Ok(Outcome::NotDrained),
+        }
+        let Ok(after) = timeout_at(deadline, self.read(session)).await else {
+            return Ok(Outcome::NotDrained);
+        };
+        let differences = self.before.differences(&fingerprint(&after?));
+        if !differences.is_empty() {
+            return Err(RepackError::NotAlike { table: self.table.clone(), differences });
+        }
+        // From here on only the server knows.
+        match timeout(ANSWER_LIMIT, session.simple_query(&format!("COMMIT; {CLOCK}"))).await {
+            Ok(Ok(messages)) => Ok(Outcome::Swapped { lock_ms: clock(&messages)? - locked_at }),
+            Ok(Err(error)) => Ok(Outcome::Lost(error.into())),
+            Err(_) => Ok(Outcome::Lost(no_answer())),
+        }
+    }
+}
+
+/// How long an answer to COMMIT or ROLLBACK is waited for before the connection counts as lost.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+fn no_answer() -> RepackError {
+    RepackError::TimedOut {
+        what: "the server's answer to the end of the swap".to_owned(),
+        seconds: ANSWER_LIMIT.as_secs(),
+    }
+}
+
+async fn backend_pid(session: &Session) -> Result<i32, RepackError> {
+    Ok(session.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?)
+}
+
+fn is_lock_failure(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        *code == SqlState::LOCK_NOT_AVAILABLE
+            || *code == SqlState::T_R_DEADLOCK_DETECTED
+            || *code == SqlState::QUERY_CANCELED
+    })
+}
+
+fn clock(messages: &[SimpleQueryMessage]) -> Result<f64, RepackError> {
+    messages
+        .iter()
+        .find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        })
+        .ok_or_else(|| RepackError::Internal("the server's clock is missing in its answer".to_owned()))
+}
+
+/// The wait of one lock attempt: as configured, half of `deadlock_timeout` at most, so that it is always us and never a
+/// client who gives way.
+pub(crate) async fn lock_timeout(
+    session: &Session,
+    configured: Duration,
+) -> Result<(Duration, bool), RepackError> {
+    let sql = "SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'";
+    let millis: i64 = session.query_one(sql, &[]).await?.try_get(0)?;
+    let cap = Duration::from_millis(u64::try_from(millis).unwrap_or(1000)) / 2;
+    Ok((configured.min(cap), configured > cap))
+}

@@ -1,0 +1,113 @@
+//! Repacks that are cut off, and what becomes of them.
+
+use std::time::Duration;
+
+use rand::Rng;
+use repcloud::cluster::StopMode;
+
+use super::load::{Load, TABLES, assert_journal, schema};
+use super::{LIMIT, Live, ORDERS};
+use crate::support::scaled;
+use crate::support::wait::until;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaled_killed_at_any_moment_it_goes_on_or_is_undone() {
+    let live = Live::new(&schema(scaled(3_000, 30_000)), "").await;
+    let load = Load::start(&live, 2).await;
+    for round in 0..scaled(6, 50) {
+        let table = format!("public.t{}", round % TABLES);
+        let arguments = ["repack", "--table", &table, "--attempts", "200", "--no-progress"];
+        let running = live.program.spawn(&arguments);
+        let millis = rand::rng().random_range(0..900);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        running.kill();
+        let before = live.state().await;
+        let (finished, reports) = tokio::task::block_in_place(|| {
+            if round % 2 == 0 {
+                live.repack(&arguments[1..arguments.len() - 1])
+            } else {
+                live.command("abort", &["--table", &table])
+            }
+        });
+        let finished = finished.expect_code(0);
+        let wanted = if round % 2 == 0 { ["swapped"].as_slice() } else { ["aborted", "swapped"].as_slice() };
+        let outcome = reports[0]["outcome"].as_str().unwrap();
+        assert!(
+            wanted.contains(&outcome),
+            "round {round}, killed after {millis} ms in state {before}: {finished:?}"
+        );
+        live.assert_clean().await;
+    }
+    let journal = load.finish().await;
+    assert_journal(&live, &journal).await;
+}
+
+#[tokio::test]
+async fn killed_in_the_copy_it_begins_anew_and_abort_leaves_nothing() {
+    let live = Live::new(ORDERS, "throttle_file = \"env:HOLD\"").await;
+    let hold = live.program.home().join("hold");
+    let Live { cluster, owner, admin, program } = live;
+    let live = Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) };
+    std::fs::write(&hold, "").unwrap();
+    let before = live.admin.table_hash("orders").await;
+    for end in ["repack", "abort"] {
+        std::fs::write(&hold, "").unwrap();
+        let running = live.program.spawn(&["repack", "--table", "public.orders"]);
+        until("the copy is held up", LIMIT, || async {
+            live.state().await == "shadow_ready"
+                && live.admin.value("SELECT count(*) FROM pg_replication_slots").await == "1"
+        })
+        .await;
+        running.kill();
+        std::fs::remove_file(&hold).unwrap();
+        let (finished, reports) = live.command(end, &["--table", "public.orders"]);
+        finished.expect_code(0);
+        let outcome = if end == "repack" { "swapped" } else { "aborted" };
+        assert_eq!(reports[0]["outcome"], outcome);
+        assert_eq!(live.admin.table_hash("orders").await, before);
+        live.assert_clean().await;
+        // Always safe to repeat.
+        let (finished, _) = live.command("abort", &["--table", "public.orders"]);
+        finished.expect_code(0);
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_leaves_something_to_go_on_with() {
+    let live = Live::new(ORDERS, "").await;
+    let running = live.program.spawn(&["repack", "--table", "public.orders", "--postpone-swap"]);
+    until("it is ready", LIMIT, || async { live.state().await == "verified" }).await;
+    running.interrupt();
+    running.wait(LIMIT).expect_code(130);
+    live.owner.exec("UPDATE orders SET total = total + 1 WHERE id < 100").await;
+    let before = live.admin.table_hash("orders").await;
+    let (finished, reports) = live.repack(&["--table", "public.orders"]);
+    let finished = finished.expect_code(0);
+    assert_eq!(reports[0]["outcome"], "swapped", "{finished:?}");
+    assert_eq!(live.admin.table_hash("orders").await, before);
+    live.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_waited_for() {
+    let mut live = Live::new(ORDERS, "").await;
+    let running = live.program.spawn(&["repack", "--table", "public.orders", "--postpone-swap"]);
+    until("it is ready", LIMIT, || async { live.state().await == "verified" }).await;
+    live.cluster.restart(StopMode::Fast).expect("a restart");
+    live.admin = crate::support::db::Db::connect(&live.cluster, "app").await;
+    live.owner = live.session("app").await;
+    live.owner.exec("UPDATE orders SET total = total + 1 WHERE id < 100").await;
+    let before = live.admin.table_hash("orders").await;
+    let finished = tokio::task::spawn_blocking({
+        let program = live.program;
+        move || {
+            let swap = program.run(&["swap", "--table", "public.orders"], LIMIT);
+            (swap, running.wait(LIMIT))
+        }
+    })
+    .await
+    .unwrap();
+    finished.0.expect_code(0);
+    finished.1.expect_code(0);
+    assert_eq!(live.admin.table_hash("orders").await, before);
+}
