@@ -61,6 +61,8 @@ const PURE: &[&str] = &[
     "flow/start.rs",
     "flow/handover.rs",
     "repack/bloat.rs",
+    "repack/cleanup.rs",
+    "repack/preflight/dependents.rs",
     "repack/preflight/finding.rs",
     "repack/preflight/key.rs",
     "repack/preflight/large_objects.rs",
@@ -78,9 +80,11 @@ const PURE: &[&str] = &[
     "repack/dependents/table.rs",
     "repack/dependents/triggers.rs",
     "repack/dependents/views.rs",
+    "repack/dry_run.rs",
     "repack/fingerprint.rs",
     "repack/plan.rs",
     "repack/plan/",
+    "repack/throttle.rs",
     "repack/window.rs",
 ];
 

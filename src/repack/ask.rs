@@ -8,6 +8,7 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use crate::model::RetryAdvice;
 use crate::pg::{PgError, Session};
+use crate::repack::error::RepackError;
 
 /// How long the catalogs may take to answer. They wait for nobody unless somebody holds an exclusive lock on a
 /// table that is asked about.
@@ -21,6 +22,12 @@ pub struct AskError {
     pub what: &'static str,
     /// Why there is no answer; a limit that was reached is among the reasons.
     pub error: PgError,
+}
+
+impl From<AskError> for RepackError {
+    fn from(error: AskError) -> Self {
+        RepackError::Preflight(error.into())
+    }
 }
 
 impl AskError {

@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod compare;
 mod cut_over;
 pub mod dependents;
+pub mod dry_run;
 pub mod error;
 pub mod fingerprint;
 mod indexes;

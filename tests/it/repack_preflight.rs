@@ -10,6 +10,7 @@ use repcloud::repack::preflight::{
 
 use crate::support::cluster::{builder, major};
 use crate::support::owner::{Owner, lines};
+use crate::support::process::Repcloud;
 
 #[tokio::test]
 async fn a_plain_owner_with_replication_has_nothing_against_it_and_nothing_is_written() {
@@ -261,5 +262,56 @@ async fn the_schema_of_the_table_must_take_the_copy() {
             "Refuse rights: table closed.t: role app may not make tables in its schema, to which the copy must go; run: \
           GRANT CREATE ON SCHEMA closed TO app"
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_plan_and_refusals_and_writes_nothing() {
+    let owner = Owner::start().await;
+    owner
+        .app
+        .exec(
+            "CREATE TABLE good (id int PRIMARY KEY, v text); INSERT INTO good SELECT i, repeat('x', 100) FROM \
+             generate_series(1, 5000) i; DELETE FROM good WHERE id % 2 = 0; ANALYZE good; \
+             CREATE TABLE ruled (id int PRIMARY KEY); CREATE RULE r AS ON INSERT TO ruled DO ALSO NOTHING; \
+             CREATE PUBLICATION mine FOR TABLE good",
+        )
+        .await;
+    owner.admin.exec("CREATE PUBLICATION everything FOR ALL TABLES").await;
+    let connection = format!(
+        "[connections.prod]\nhost = \"{}\"\nport = {}\nuser = \"app\"\ndatabase = \"shop\"\n",
+        owner.cluster.socket_dir().display(),
+        owner.cluster.port()
+    );
+    let program = Repcloud::new(&connection);
+    let limit = Duration::from_secs(60);
+    let refused = program.run(&["repack", "--dry-run"], limit).expect_code(3);
+    assert_eq!(
+        refused.stdout.matches("publication everything").count(),
+        2,
+        "once a table: {}",
+        refused.stdout
+    );
+    assert!(refused.stdout.contains("rules of the table"), "{}", refused.stdout);
+    owner.admin.exec("DROP PUBLICATION everything").await;
+    let partly = program.run(&["repack", "--dry-run", "--json"], limit).expect_code(4);
+    let lines: Vec<serde_json::Value> =
+        partly.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{}", partly.stdout);
+    assert_eq!((&lines[0]["table"], &lines[0]["outcome"]), (&"public.good".into(), &"dry-run".into()));
+    assert_eq!((&lines[1]["table"], &lines[1]["outcome"]), (&"public.ruled".into(), &"refused".into()));
+    let percent = lines[0]["bloat"]["percent"].as_f64().unwrap();
+    assert!((40.0..60.0).contains(&percent), "{percent}");
+    let good = program.run(&["prepare", "--dry-run", "--table", "public.good"], limit).expect_code(0);
+    assert!(
+        good.stdout.contains("  exchange:\n") && good.stdout.contains("SET SCHEMA repcloud_old"),
+        "{}",
+        good.stdout
+    );
+    let missing = program.run(&["repack", "--dry-run", "--table", "public.gone"], limit).expect_code(1);
+    assert!(missing.stderr.contains("table public.gone does not exist"), "{}", missing.stderr);
+    assert_eq!(
+        owner.admin.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repcloud%'").await,
+        "0"
     );
 }

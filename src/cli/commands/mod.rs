@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod demo;
 pub mod drop_table;
+pub mod dry_run;
 pub mod init;
 pub mod man;
 pub mod repack;

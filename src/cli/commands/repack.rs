@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use tokio::sync::watch;
 
+use super::dry_run;
 use crate::cli::args::{ConnectionArgs, ControlArgs, PrepareArgs, RepackArgs};
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
@@ -27,7 +28,7 @@ enum Work {
 /// Rebuilds tables.
 pub fn repack(context: &Context, args: &RepackArgs) -> Result<Exit, Failure> {
     if args.dry_run {
-        return Err(Failure::not_built("repack --dry-run"));
+        return dry_run::run(context, args);
     }
     tables(context, args, Work::Repack)
 }
@@ -35,7 +36,7 @@ pub fn repack(context: &Context, args: &RepackArgs) -> Result<Exit, Failure> {
 /// Everything but the swap; with `--follow` until `swap` asks for it.
 pub fn prepare(context: &Context, args: &PrepareArgs) -> Result<Exit, Failure> {
     if args.repack.dry_run {
-        return Err(Failure::not_built("repack --dry-run"));
+        return dry_run::run(context, &args.repack);
     }
     if !args.follow {
         return tables(context, &args.repack, Work::Prepare);

@@ -2,6 +2,7 @@
 //!
 //! Each check reads with a limit and judges purely. All findings come at once.
 
+pub mod dependents;
 pub mod finding;
 pub mod key;
 pub mod kind;
@@ -14,6 +15,7 @@ pub mod row_security;
 pub mod server;
 pub mod slot;
 pub mod space;
+pub mod throttle;
 pub mod transactions;
 
 use std::time::Duration;
@@ -21,6 +23,7 @@ use std::time::Duration;
 pub use finding::{Finding, Severity, is_refused};
 
 use super::ask::AskError;
+use super::cleanup::Cleanup;
 use super::options::RepackOptions;
 use super::select::TableFacts;
 use crate::catalog::{CatalogError, read_table};
@@ -76,6 +79,7 @@ pub async fn check_server(
     let mut findings = server::judge(&server);
     findings.extend(limits::judge(&server, &options.settings));
     findings.extend(publications::check(session).await?);
+    findings.extend(throttle::check(session, &options.settings.throttle).await?);
     // What the settings rule out already need not be tried.
     if server.decodes() {
         findings.extend(slot::check(session, options, &server).await?);
@@ -105,6 +109,7 @@ pub async fn check_table(
         Some(definition) => {
             findings.extend(key::judge(&definition, server.version));
             findings.extend(large_objects::judge(&definition));
+            findings.extend(Cleanup::plan(&definition, &options.table_settings(&table.name)).1);
         }
         None => findings.push(Finding::refuse("kind", &table.name, "it has just been dropped or renamed")),
     }

@@ -114,7 +114,8 @@ async fn candidates(session: &Session, selection: &Selection) -> Result<Vec<(Tab
             partition: cell(row, 6, WHAT)?,
             in_extension: cell(row, 7, WHAT)?,
             owned: cell(row, 8, WHAT)?,
-            rows: counted.or(written),
+            // The counter lags behind what one transaction has both written and analysed.
+            rows: counted.filter(|rows| *rows > 0.0).or(written).or(counted),
             fillfactor: u32::try_from(cell::<i32>(row, 11, WHAT)?).unwrap_or(100),
             heap_bytes: bytes(12)?,
             toast_bytes: bytes(13)?,

@@ -3,7 +3,6 @@
 mod basic;
 mod interrupted;
 mod load;
-mod smoke;
 mod ways;
 
 use std::time::Duration;

@@ -109,7 +109,7 @@ async fn a_plan_that_is_given_up_leaves_nothing() {
     let session = case.session().await;
     let inventory = case.inventory(&t()).await;
     let steps = plan(&inventory, &PlanOptions::default()).unwrap();
-    exec(&session, "CREATE SCHEMA repcloud; CREATE SCHEMA repcloud_old").await;
+    exec(&session, "CREATE SCHEMA repcloud_new; CREATE SCHEMA repcloud_old").await;
     let online =
         steps.create.iter().chain(steps.indexes.iter().flat_map(|i| i.statements.iter().chain(&i.attach)));
     for statement in online.chain(&steps.finish) {

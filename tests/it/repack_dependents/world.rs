@@ -162,7 +162,7 @@ impl Case<'_> {
             exec(&session, statement).await;
         }
         // Without CASCADE: nothing may be left in them.
-        exec(&session, "DROP SCHEMA repcloud_old; DROP SCHEMA repcloud").await;
+        exec(&session, "DROP SCHEMA repcloud_old; DROP SCHEMA repcloud_new").await;
         let inventory = read(&session, table).await.unwrap();
         let now = fingerprint(&inventory);
         assert_eq!(wanted.differences(&now), [""; 0], "{label}");
@@ -175,7 +175,7 @@ impl Case<'_> {
 
     /// The new table with its rows and indexes, beside the old one.
     async fn build(&self, session: &Session, table: &TableName, steps: &RepackPlan) {
-        exec(session, "CREATE SCHEMA repcloud; CREATE SCHEMA repcloud_old").await;
+        exec(session, "CREATE SCHEMA repcloud_new; CREATE SCHEMA repcloud_old").await;
         for statement in &steps.create {
             exec(session, statement).await;
         }

@@ -1,0 +1,97 @@
+//! Looks at every selected table as a repack would before it begins. Writes nothing.
+
+use super::{DryRun, DryRunLine};
+use crate::model::Events;
+use crate::pg::{self, Session};
+use crate::repack::dependents;
+use crate::repack::error::RepackError;
+use crate::repack::options::RepackOptions;
+use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
+use crate::repack::preflight::{self, Finding, is_refused, space};
+use crate::repack::select::{TableFacts, select};
+
+/// What was seen of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// For people.
+    pub text: String,
+    /// For `--json`.
+    pub line: DryRunLine,
+    /// A repack would refuse it.
+    pub refused: bool,
+}
+
+/// Tells of each selected table, most bloat first.
+///
+/// # Errors
+/// The selection could not be made, or the server did not answer.
+pub async fn look(
+    options: &RepackOptions,
+    events: &Events,
+    mut told: impl FnMut(Seen),
+) -> Result<(), RepackError> {
+    let session = pg::connect(&options.connect).await?;
+    let chosen = select(&session, &options.selection, &options.rules).await?;
+    for (table, reason) in &chosen.left_out {
+        events.info(format!("{table} is left out: {reason}"));
+    }
+    let server = preflight::check_server(&session, options).await?;
+    for table in &chosen.tables {
+        told(look_at(&session, options, &server, table).await?);
+    }
+    session.close().await?;
+    Ok(())
+}
+
+async fn look_at(
+    session: &Session,
+    options: &RepackOptions,
+    server: &[Finding],
+    table: &TableFacts,
+) -> Result<Seen, RepackError> {
+    let mut findings = server.to_vec();
+    findings.extend(preflight::check_table(session, options, table).await?);
+    let plan = if table.kind == 'r' { planned(session, options, table, &mut findings).await? } else { None };
+    let forecast = space::forecast(table);
+    let run = DryRun {
+        table,
+        findings: &findings,
+        plan: plan.as_ref(),
+        forecast: &forecast,
+        jobs: options.run.jobs,
+    };
+    Ok(Seen { text: run.text(), line: run.json(), refused: is_refused(&findings) })
+}
+
+/// The statements, where the table is not refused; what hangs on it and refuses it joins `findings`.
+async fn planned(
+    session: &Session,
+    options: &RepackOptions,
+    table: &TableFacts,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<RepackPlan>, RepackError> {
+    const CHECK: &str = "dependents";
+    let inventory = dependents::read(session, &table.name).await?;
+    findings.extend(preflight::dependents::judge(&inventory, findings));
+    if is_refused(findings) {
+        return Ok(None);
+    }
+    let fillfactor = options.table_settings(&table.name).fillfactor;
+    match plan(&inventory, &PlanOptions { fillfactor, ..PlanOptions::default() }) {
+        Ok(plan) => {
+            if let Some(identity) = &plan.key.identity {
+                let problem = "its replica identity does not name the rows of a change";
+                let finding = Finding::refuse("key", &table.name, problem);
+                findings.push(finding.help(format!("run: {}", identity.set)));
+                return Ok(None);
+            }
+            Ok(Some(plan))
+        }
+        Err(
+            error @ (PlanError::Refused { .. } | PlanError::Definition { .. } | PlanError::Options { .. }),
+        ) => {
+            findings.push(Finding::refuse(CHECK, &table.name, error.to_string()));
+            Ok(None)
+        }
+    }
+}
