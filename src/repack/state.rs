@@ -1,5 +1,8 @@
 //! `repcloud.repack`: one row a repacked table. The only writer of these rows.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Client, Row};
 
@@ -335,7 +338,24 @@ pub async fn is_locked(client: &Client, table: Oid) -> Result<bool, RepackError>
     Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
 }
 
-/// True when no other live process works on the table; the lock lasts as long as the session.
+/// How long a lock is asked for: a session of ours that has just ended may still hold it.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Takes the table for this process; false when another live one has it. The lock lasts as long as the session.
+pub async fn lock(client: &Client, table: Oid) -> Result<bool, PgError> {
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        if try_lock(client, table).await? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The same without waiting.
 pub async fn try_lock(client: &Client, table: Oid) -> Result<bool, PgError> {
     let sql = "SELECT pg_catalog.pg_try_advisory_lock(7300104, $1::oid::int8::bit(32)::int4)";
     Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)

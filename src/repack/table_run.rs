@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
             (None, None) if goal == Goal::Abort => return Ok(None),
             (None, None) => return Err(RepackError::Missing { table: table.clone() }),
         };
-        if !state::try_lock(&session, oid).await? {
+        if !state::lock(&session, oid).await? {
             return Err(RepackError::Running { table: table.clone() });
         }
         let database: Oid = session
