@@ -176,7 +176,9 @@ pub fn route(
     let columns = replicated(work, target, known);
     check_kind(target, &mut findings);
     check_columns(work, target, known, &mut findings);
-    check_key(work, target, &key, &mut findings);
+    // We make a key when the rows are there; a copy that was cut off before is done again.
+    let key_to_come = record.is_some_and(|r| r.made_by_us && r.state == TableState::Copying);
+    check_key(work, target, &key, key_to_come, &mut findings);
     if !replica_role {
         check_reactions(target, &mut findings);
     }
@@ -351,7 +353,7 @@ fn check_columns(work: &TableWork, target: &TableDef, known: &[ShapeFingerprint]
     }
 }
 
-fn check_key(work: &TableWork, target: &TableDef, key: &[String], findings: &mut Findings) {
+fn check_key(work: &TableWork, target: &TableDef, key: &[String], to_come: bool, findings: &mut Findings) {
     let logdel = work.entry.delivery == Delivery::LogDel;
     if key.is_empty() {
         if logdel {
@@ -365,7 +367,7 @@ fn check_key(work: &TableWork, target: &TableDef, key: &[String], findings: &mut
             return;
         }
     }
-    if !has_unique_index(target, key) && !work.entry.insert_only {
+    if !to_come && !has_unique_index(target, key) && !work.entry.insert_only {
         let columns: Vec<_> = key.iter().map(|k| quote_ident(k)).collect();
         findings.add(
             "it has no unique index on the key, rows could neither be found nor told apart",
