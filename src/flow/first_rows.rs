@@ -1,6 +1,6 @@
 //! First rows: target tables made, rows copied under one snapshot by several sessions, indexes built after the rows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,14 +24,22 @@ use crate::flow::options::StreamOptions;
 use crate::flow::slot::{HeldSnapshot, import};
 use crate::flow::status::Board;
 use crate::flow::work::{TableWork, new_record};
-use crate::model::{Events, Lsn, TableName};
+use crate::model::{Events, Lsn, Oid, TableName};
 use crate::pg::{self, ConnectOptions, Session};
 
 /// The statements that make `work`'s target table.
 async fn ddl(source: &Session, work: &TableWork) -> Result<TargetDdl, FlowError> {
-    let oids: Vec<_> = work.source.columns.iter().map(|c| c.type_oid).collect();
-    let types = read_types(source, &oids).await?;
-    let options = TargetOptions {
+    let types = read_types(source, &type_oids(&[work])).await?;
+    Ok(target_ddl(&work.source, &types, &target_options(work))?)
+}
+
+fn type_oids(work: &[&TableWork]) -> Vec<Oid> {
+    let oids: BTreeSet<Oid> = work.iter().flat_map(|w| &w.source.columns).map(|c| c.type_oid).collect();
+    oids.into_iter().collect()
+}
+
+fn target_options(work: &TableWork) -> TargetOptions {
+    TargetOptions {
         name: work.target.clone(),
         columns: work.entry.columns.clone(),
         key: work.entry.key.clone(),
@@ -39,14 +47,23 @@ async fn ddl(source: &Session, work: &TableWork) -> Result<TargetDdl, FlowError>
         all_indexes: work.entry.all_indexes,
         owner: work.entry.owner.clone(),
         grants: work.entry.grants.clone(),
-    };
-    Ok(target_ddl(&work.source, &types, &options)?)
+    }
 }
 
-/// Checks that a missing target table can be made; nothing is changed.
-pub(crate) async fn check_ddl(source: &Session, target: &Session, work: &TableWork) -> Result<(), FlowError> {
-    let ddl = ddl(source, work).await?;
-    target::check_requirements(target, &ddl).await?;
+/// Checks that missing target tables can be made; nothing is changed.
+pub(crate) async fn check_ddl(
+    source: &Session,
+    target: &Session,
+    work: &[&TableWork],
+) -> Result<(), FlowError> {
+    if work.is_empty() {
+        return Ok(());
+    }
+    let types = read_types(source, &type_oids(work)).await?;
+    for work in work {
+        let ddl = target_ddl(&work.source, &types, &target_options(work))?;
+        target::check_requirements(target, &ddl).await?;
+    }
     Ok(())
 }
 
