@@ -102,6 +102,25 @@ pub(crate) async fn begin(
     Ok(())
 }
 
+/// Lets the target's planner know tables that were just copied. Beside the stream, which does not need it: when the
+/// stream ends first, the server finishes the table it is at, and autovacuum does the others.
+pub(crate) async fn analyze_all(options: &ConnectOptions, tables: &[TableName], events: &Events) {
+    if tables.is_empty() {
+        return;
+    }
+    let work = async {
+        let target = pg::connect(options).await.map_err(FlowError::Target)?;
+        for table in tables {
+            analyze(&target, table).await?;
+        }
+        target.close().await.map_err(FlowError::Target)
+    };
+    let outcome: Result<(), FlowError> = work.await;
+    if let Err(error) = outcome {
+        events.warning(format!("ANALYZE after the first copy failed, autovacuum will do it: {error}"));
+    }
+}
+
 /// A snapshot of the source, held open by a session so that any number of others can import it.
 #[derive(Debug)]
 pub(crate) struct FirstRows {
@@ -109,8 +128,9 @@ pub(crate) struct FirstRows {
     at: Lsn,
 }
 
-/// Bytes of heap one chunk reads: small enough that many sessions share a table, and that progress is seen.
-const CHUNK_BYTES: u64 = 32 << 20;
+/// Bytes of heap one chunk reads: small enough that many sessions share a table to its end, and that progress is seen;
+/// a chunk costs a transaction on both sides.
+const CHUNK_BYTES: u64 = 8 << 20;
 
 /// A copy in which nothing moves for so long has failed.
 const STALL_LIMIT: Duration = Duration::from_secs(300);
@@ -305,7 +325,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// All rows are there: indexes, statistics, and durably "copied".
+    /// All rows are there: indexes, and durably "copied".
     async fn finish(&self, source: &Session, table: &Progress<'_>) -> Result<(), FlowError> {
         let failed = |e: tokio_postgres::Error| FlowError::Target(e.into());
         let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
@@ -323,7 +343,6 @@ impl Copy<'_> {
             let ddl = ddl(source, table.work).await?;
             build_indexes(&target, &ddl).await?;
         }
-        analyze(&target, &table.work.target).await?;
         let rows = table.rows.load(Ordering::Relaxed);
         record.rows_copied = i64::try_from(rows).unwrap_or(i64::MAX);
         record.state = TableState::Streaming;

@@ -33,6 +33,8 @@ pub(crate) struct Ready {
     pub(crate) work: Vec<TableWork>,
     /// Shapes to be recorded once the changes on their way have passed.
     pub(crate) shapes: Shapes,
+    /// Tables whose rows were copied by this preparation.
+    pub(crate) fresh: Vec<TableName>,
 }
 
 /// The source's columns as they were when everything up to `at` was written.
@@ -59,6 +61,7 @@ pub(crate) struct Preparation<'a> {
     publications: Vec<String>,
     snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
+    fresh: Vec<TableName>,
     /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
     /// every step, and there is a step a table.
     rows_before: BTreeMap<TableName, bool>,
@@ -97,6 +100,7 @@ impl<'a> Preparation<'a> {
             publications: Vec::new(),
             snapshot: None,
             begun: Vec::new(),
+            fresh: Vec::new(),
             rows_before: BTreeMap::new(),
         };
         this.resolve().await?;
@@ -133,6 +137,7 @@ impl<'a> Preparation<'a> {
                         replica_role: self.replica_role,
                         generation,
                         work: self.work,
+                        fresh: self.fresh,
                     };
                     return Ok((ready, self.replication));
                 }
@@ -185,7 +190,7 @@ impl<'a> Preparation<'a> {
                 let work: Vec<&TableWork> =
                     self.work.iter().filter(|w| self.begun.contains(&w.target)).collect();
                 snapshot.copy(self.options, self.target, &work, self.events, self.view).await?;
-                self.begun.clear();
+                self.fresh.append(&mut self.begun);
             }
             Step::Adopt { table } => {
                 let work = self.work_of(&table)?;
