@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -201,8 +202,10 @@ fn benches(criterion: &mut Criterion) {
         let (frames, changes) = record(&source, &sql);
         group.throughput(Throughput::Elements(changes));
         group.measurement_time(Duration::from_secs(5));
+        let ran = Cell::new(false);
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|passes| {
+                ran.set(true);
                 let mut sum = Duration::ZERO;
                 for _ in 0..passes {
                     target.reset();
@@ -211,6 +214,10 @@ fn benches(criterion: &mut Criterion) {
                 sum
             });
         });
+        // One that was not asked for by name has not run.
+        if !ran.get() {
+            continue;
+        }
         // A fast replay that is wrong is none.
         let hash = "SELECT count(*) || ' ' || sum(hashtext(t::text)::bigint) FROM items t";
         assert_eq!(psql(&source, hash), psql(&target.cluster, hash), "{name}: the target differs");

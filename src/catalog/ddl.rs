@@ -66,7 +66,8 @@ pub struct TargetDdl {
     pub objects: Vec<MadeWhenMissing>,
     /// `CREATE TABLE`.
     pub create_table: String,
-    /// The index by which the applier finds rows, made before the rows; `None`: a table without a key.
+    /// The index by which the applier finds rows, made after the first rows and before any change is applied; `None`: a
+    /// table without a key.
     pub key: Option<NamedStatement>,
     /// Owner and grants.
     pub settings: Vec<String>,

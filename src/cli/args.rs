@@ -226,6 +226,9 @@ pub struct DropTableArgs {
     /// Keep its data as a plain table
     #[arg(long)]
     pub archive: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Options of `demo`. Hidden: they make it shorter or longer for tests, there is nothing to configure.
@@ -307,7 +310,7 @@ mod tests {
             "repcloud reset --source prod --all --accept-target",
             "repcloud reset --source prod --all --accept-system",
             "repcloud skip --source prod --lsn 0/16B3748",
-            "repcloud drop-table mart.orders --archive",
+            "repcloud drop-table mart.orders --archive --yes",
             "repcloud drop_table mart.orders",
             "repcloud demo",
             "repcloud completions bash",

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod commands;
+mod confirm;
 mod demo;
 pub mod logging;
 pub mod output;

@@ -10,15 +10,15 @@ use crate::sql::empty::empty;
 /// What [`prepare_table`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prepared {
-    /// It was not there and is now, empty, with its key.
+    /// It was not there and is now, empty and without an index.
     Made,
     /// It was there, and nothing was changed.
     Existed,
 }
 
-/// Makes the target table with its schema, types and key, in one transaction; a table, schema or type that is
-/// there stays as it is. `target` is not in a transaction. Locks are waited for as the session's `lock_timeout`
-/// says.
+/// Makes the target table with its schema and types, in one transaction; a table, schema or type that is there
+/// stays as it is. Its key comes with the other indexes, by [`build_indexes`]. `target` is not in a transaction.
+/// Locks are waited for as the session's `lock_timeout` says.
 pub async fn prepare_table(target: &Client, ddl: &TargetDdl) -> Result<Prepared, CopyError> {
     if exists(target, ddl, Known::Table, &ddl.name.to_string()).await? {
         return Ok(Prepared::Existed);
@@ -46,19 +46,16 @@ async fn make(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
         }
     }
     run(target, &ddl.name, &ddl.create_table).await?;
-    if let Some(key) = &ddl.key {
-        run(target, &ddl.name, &key.sql).await?;
-    }
     for setting in &ddl.settings {
         run(target, &ddl.name, setting).await?;
     }
     Ok(())
 }
 
-/// Runs what was to be made after the rows, one after the other; what is there already (from a run that was cut
-/// off) is left.
+/// Makes the key and the other indexes and constraints, one after the other; what is there already (from a run that
+/// was cut off) is left. The rows are there: sorting them once costs less than finding each one's place in the index.
 pub async fn build_indexes(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
-    for statement in &ddl.after_rows {
+    for statement in ddl.key.iter().chain(&ddl.after_rows) {
         build_index(target, &ddl.name, statement).await?;
     }
     Ok(())

@@ -26,6 +26,25 @@ pub struct Dropped {
     pub left: Vec<String>,
 }
 
+/// What [`drop_table`] would do now, one line each, for a person. Nothing is changed.
+pub async fn effects(
+    options: &StreamOptions,
+    table: &TableName,
+    archive: bool,
+) -> Result<Vec<String>, FlowError> {
+    let target = connect_target(options).await?;
+    let key = &options.key;
+    let records = checkpoint::read_tables(&target, key).await?;
+    target.close().await.map_err(FlowError::Target)?;
+    let rows = if archive { "its rows stay as a plain table" } else { "it is dropped with its rows" };
+    let mut effects =
+        vec![format!("{} → {}: {table} is no longer replicated, {rows}", key.source, key.target)];
+    if records.iter().all(|r| r.target_table == table.to_string()) {
+        effects.push("it is the stream's last table: slot and publications that are ours go too".to_owned());
+    }
+    Ok(effects)
+}
+
 /// Stops replicating `table` of the target; with `archive` its rows stay as a plain table.
 pub async fn drop_table(
     options: &StreamOptions,

@@ -1,6 +1,6 @@
 //! First rows: target tables made, rows copied under one snapshot by several sessions, indexes built after the rows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,14 +24,22 @@ use crate::flow::options::StreamOptions;
 use crate::flow::slot::{HeldSnapshot, import};
 use crate::flow::status::Board;
 use crate::flow::work::{TableWork, new_record};
-use crate::model::{Events, Lsn, TableName};
+use crate::model::{Events, Lsn, Oid, TableName};
 use crate::pg::{self, ConnectOptions, Session};
 
 /// The statements that make `work`'s target table.
 async fn ddl(source: &Session, work: &TableWork) -> Result<TargetDdl, FlowError> {
-    let oids: Vec<_> = work.source.columns.iter().map(|c| c.type_oid).collect();
-    let types = read_types(source, &oids).await?;
-    let options = TargetOptions {
+    let types = read_types(source, &type_oids(&[work])).await?;
+    Ok(target_ddl(&work.source, &types, &target_options(work))?)
+}
+
+fn type_oids(work: &[&TableWork]) -> Vec<Oid> {
+    let oids: BTreeSet<Oid> = work.iter().flat_map(|w| &w.source.columns).map(|c| c.type_oid).collect();
+    oids.into_iter().collect()
+}
+
+fn target_options(work: &TableWork) -> TargetOptions {
+    TargetOptions {
         name: work.target.clone(),
         columns: work.entry.columns.clone(),
         key: work.entry.key.clone(),
@@ -39,14 +47,23 @@ async fn ddl(source: &Session, work: &TableWork) -> Result<TargetDdl, FlowError>
         all_indexes: work.entry.all_indexes,
         owner: work.entry.owner.clone(),
         grants: work.entry.grants.clone(),
-    };
-    Ok(target_ddl(&work.source, &types, &options)?)
+    }
 }
 
-/// Checks that a missing target table can be made; nothing is changed.
-pub(crate) async fn check_ddl(source: &Session, target: &Session, work: &TableWork) -> Result<(), FlowError> {
-    let ddl = ddl(source, work).await?;
-    target::check_requirements(target, &ddl).await?;
+/// Checks that missing target tables can be made; nothing is changed.
+pub(crate) async fn check_ddl(
+    source: &Session,
+    target: &Session,
+    work: &[&TableWork],
+) -> Result<(), FlowError> {
+    if work.is_empty() {
+        return Ok(());
+    }
+    let types = read_types(source, &type_oids(work)).await?;
+    for work in work {
+        let ddl = target_ddl(&work.source, &types, &target_options(work))?;
+        target::check_requirements(target, &ddl).await?;
+    }
     Ok(())
 }
 
@@ -85,6 +102,25 @@ pub(crate) async fn begin(
     Ok(())
 }
 
+/// Lets the target's planner know tables that were just copied. Beside the stream, which does not need it: when the
+/// stream ends first, the server finishes the table it is at, and autovacuum does the others.
+pub(crate) async fn analyze_all(options: &ConnectOptions, tables: &[TableName], events: &Events) {
+    if tables.is_empty() {
+        return;
+    }
+    let work = async {
+        let target = pg::connect(options).await.map_err(FlowError::Target)?;
+        for table in tables {
+            analyze(&target, table).await?;
+        }
+        target.close().await.map_err(FlowError::Target)
+    };
+    let outcome: Result<(), FlowError> = work.await;
+    if let Err(error) = outcome {
+        events.warning(format!("ANALYZE after the first copy failed, autovacuum will do it: {error}"));
+    }
+}
+
 /// A snapshot of the source, held open by a session so that any number of others can import it.
 #[derive(Debug)]
 pub(crate) struct FirstRows {
@@ -92,8 +128,9 @@ pub(crate) struct FirstRows {
     at: Lsn,
 }
 
-/// Bytes of heap one chunk reads: small enough that many sessions share a table, and that progress is seen.
-const CHUNK_BYTES: u64 = 32 << 20;
+/// Bytes of heap one chunk reads: small enough that many sessions share a table to its end, and that progress is seen;
+/// a chunk costs a transaction on both sides.
+const CHUNK_BYTES: u64 = 8 << 20;
 
 /// A copy in which nothing moves for so long has failed.
 const STALL_LIMIT: Duration = Duration::from_secs(300);
@@ -288,7 +325,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// All rows are there: indexes, statistics, and durably "copied".
+    /// All rows are there: indexes, and durably "copied".
     async fn finish(&self, source: &Session, table: &Progress<'_>) -> Result<(), FlowError> {
         let failed = |e: tokio_postgres::Error| FlowError::Target(e.into());
         let target = pg::connect(&self.options.target).await.map_err(FlowError::Target)?;
@@ -306,7 +343,6 @@ impl Copy<'_> {
             let ddl = ddl(source, table.work).await?;
             build_indexes(&target, &ddl).await?;
         }
-        analyze(&target, &table.work.target).await?;
         let rows = table.rows.load(Ordering::Relaxed);
         record.rows_copied = i64::try_from(rows).unwrap_or(i64::MAX);
         record.state = TableState::Streaming;

@@ -1,12 +1,12 @@
 //! Carries out the steps that `start` decides, until the stream can begin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
-use crate::catalog::{TableKind, list_tables, read_table};
+use crate::catalog::{TableDef, TableKind, list_tables, read_tables};
 use crate::copy::target::rows_exist;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
@@ -33,6 +33,8 @@ pub(crate) struct Ready {
     pub(crate) work: Vec<TableWork>,
     /// Shapes to be recorded once the changes on their way have passed.
     pub(crate) shapes: Shapes,
+    /// Tables whose rows were copied by this preparation.
+    pub(crate) fresh: Vec<TableName>,
 }
 
 /// The source's columns as they were when everything up to `at` was written.
@@ -59,6 +61,7 @@ pub(crate) struct Preparation<'a> {
     publications: Vec<String>,
     snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
+    fresh: Vec<TableName>,
     /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
     /// every step, and there is a step a table.
     rows_before: BTreeMap<TableName, bool>,
@@ -97,6 +100,7 @@ impl<'a> Preparation<'a> {
             publications: Vec::new(),
             snapshot: None,
             begun: Vec::new(),
+            fresh: Vec::new(),
             rows_before: BTreeMap::new(),
         };
         this.resolve().await?;
@@ -133,6 +137,7 @@ impl<'a> Preparation<'a> {
                         replica_role: self.replica_role,
                         generation,
                         work: self.work,
+                        fresh: self.fresh,
                     };
                     return Ok((ready, self.replication));
                 }
@@ -185,7 +190,7 @@ impl<'a> Preparation<'a> {
                 let work: Vec<&TableWork> =
                     self.work.iter().filter(|w| self.begun.contains(&w.target)).collect();
                 snapshot.copy(self.options, self.target, &work, self.events, self.view).await?;
-                self.begun.clear();
+                self.fresh.append(&mut self.begun);
             }
             Step::Adopt { table } => {
                 let work = self.work_of(&table)?;
@@ -215,16 +220,7 @@ impl<'a> Preparation<'a> {
         let mut refused = Vec::new();
         for entry in &self.options.entries {
             let names = self.names(entry).await?;
-            let requests: Vec<TableRequest> = names
-                .into_iter()
-                .map(|name| TableRequest {
-                    name,
-                    condition: entry.condition.clone(),
-                    columns: entry.columns.clone(),
-                    key: entry.key.clone(),
-                    insert_only: entry.insert_only,
-                })
-                .collect();
+            let requests: Vec<TableRequest> = names.into_iter().map(|name| request(entry, name)).collect();
             let (wanted, findings) = setup::read_wanted(self.source, &requests).await?;
             refused.extend(findings);
             for table in wanted {
@@ -251,36 +247,39 @@ impl<'a> Preparation<'a> {
                 }
                 TablePattern::Schema(schema) => schema,
             };
-            for (name, kind) in list_tables(self.source, schema).await? {
-                if !matches!(kind, TableKind::Ordinary | TableKind::Partitioned) {
-                    continue;
-                }
-                let request = TableRequest {
-                    name: name.clone(),
-                    condition: None,
-                    columns: entry.columns.clone(),
-                    key: entry.key.clone(),
-                    insert_only: entry.insert_only,
-                };
-                match self.takes(&request).await? {
-                    Ok(()) => names.push(name),
-                    Err(findings) => {
-                        self.events.warning(format!("{pattern} leaves out {}", join(&findings)));
-                    }
+            let tables = list_tables(self.source, schema).await?.into_iter();
+            let requests: Vec<TableRequest> = tables
+                .filter(|(_, kind)| matches!(kind, TableKind::Ordinary | TableKind::Partitioned))
+                .map(|(name, _)| TableRequest { condition: None, ..request(entry, name) })
+                .collect();
+            for (name, findings) in self.refusals(&requests).await? {
+                match findings.is_empty() {
+                    true => names.push(name),
+                    false => self.events.warning(format!("{pattern} leaves out {}", join(&findings))),
                 }
             }
         }
         Ok(names)
     }
 
-    async fn takes(&self, request: &TableRequest) -> Result<Result<(), Vec<publish::Finding>>, FlowError> {
-        let (wanted, findings) = setup::read_wanted(self.source, std::slice::from_ref(request)).await?;
-        if !findings.is_empty() {
-            return Ok(Err(findings));
-        }
+    /// What keeps each of the tables from being published; the number of queries does not depend on their number.
+    async fn refusals(
+        &self,
+        requests: &[TableRequest],
+    ) -> Result<Vec<(TableName, Vec<publish::Finding>)>, FlowError> {
+        let (wanted, findings) = setup::read_wanted(self.source, requests).await?;
         let source = setup::read_source(self.source).await?;
         let facts = setup::read_table_facts(self.source, &wanted).await?;
-        Ok(publish::plan(&self.options.default_name(), &source, &facts, &wanted, &[]).map(|_| ()))
+        let publication = self.options.default_name();
+        let refused = |name: &TableName| -> Vec<publish::Finding> {
+            let Some(table) = wanted.iter().find(|w| w.table.name == *name) else {
+                return findings.iter().filter(|f| f.table.as_ref() == Some(name)).cloned().collect();
+            };
+            publish::plan(&publication, &source, &facts, std::slice::from_ref(table), &[])
+                .err()
+                .unwrap_or_default()
+        };
+        Ok(requests.iter().map(|r| (r.name.clone(), refused(&r.name))).collect())
     }
 
     /// Whether everything wanted is published, or what stands in the way.
@@ -326,12 +325,14 @@ impl<'a> Preparation<'a> {
             Some(_) => checkpoint::read_tables(self.target, &self.options.key).await?,
             None => Vec::new(),
         };
+        let targets = self.targets().await?;
+        let mut to_make = Vec::new();
         for work in &self.work {
             let name = work.target.to_string();
             let record = records.iter().find(|r| r.target_table == name);
-            match read_table(self.target, &work.target).await? {
+            match targets.get(&work.target) {
                 Some(target) => {
-                    let found = work::route(work, &target, record, self.replica_role);
+                    let found = work::route(work, target, record, self.replica_role);
                     findings.extend(found.err().unwrap_or_default());
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
@@ -339,26 +340,35 @@ impl<'a> Preparation<'a> {
                     problem: "it does not exist, and copy = false starts with what is there".to_owned(),
                     help: None,
                 }),
-                None => first_rows::check_ddl(self.source, self.target, work).await?,
+                None => to_make.push(work),
             }
         }
+        first_rows::check_ddl(self.source, self.target, &to_make).await?;
         if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }
+    }
+
+    /// The target tables that exist.
+    async fn targets(&self) -> Result<BTreeMap<TableName, TableDef>, FlowError> {
+        let names: Vec<TableName> = self.work.iter().map(|w| w.target.clone()).collect();
+        let tables = read_tables(self.target, &names).await?;
+        Ok(tables.into_iter().map(|t| (t.name.clone(), t)).collect())
     }
 
     async fn routes(&self) -> Result<(Vec<Route>, Shapes), FlowError> {
         let mut shapes = Shapes { at: facts::source_end(self.source).await?, tables: Vec::new() };
         let records = checkpoint::read_tables(self.target, &self.options.key).await?;
+        let targets = self.targets().await?;
         let mut routes = Vec::with_capacity(self.work.len());
         let mut findings = Vec::new();
         for work in &self.work {
             let name = work.target.to_string();
             let record = records.iter().find(|r| r.target_table == name);
-            match read_table(self.target, &work.target).await? {
-                Some(target) => match work::route(work, &target, record, self.replica_role) {
+            match targets.get(&work.target) {
+                Some(target) => match work::route(work, target, record, self.replica_role) {
                     Ok(route) => {
                         let (known, now) =
                             (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
-                        if known != Some(now.as_slice()) && work.is_settled(known, &target) {
+                        if known != Some(now.as_slice()) && work.is_settled(known, target) {
                             shapes.tables.push((work.target.clone(), now));
                         }
                         routes.push(route);
@@ -377,19 +387,30 @@ impl<'a> Preparation<'a> {
         if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
-    async fn has_rows(&mut self, table: &TableName) -> Result<bool, FlowError> {
-        if let Some(known) = self.rows_before.get(table) {
-            return Ok(*known);
+    /// Fills [`Self::rows_before`] for target tables of which nothing is recorded.
+    async fn look_for_rows(&mut self, records: &[TableRecord]) -> Result<(), FlowError> {
+        let known: BTreeSet<&str> = records.iter().map(|r| r.target_table.as_str()).collect();
+        let new = |w: &&TableWork| !self.rows_before.contains_key(&w.target);
+        let new = self.work.iter().filter(new).map(|w| w.target.clone());
+        let new: Vec<TableName> = new.filter(|t| !known.contains(t.to_string().as_str())).collect();
+        if new.is_empty() {
+            return Ok(());
         }
-        let rows = read_table(self.target, table).await?.is_some() && rows_exist(self.target, table).await?;
-        self.rows_before.insert(table.clone(), rows);
-        Ok(rows)
+        for table in read_tables(self.target, &new).await? {
+            let rows = rows_exist(self.target, &table.name).await?;
+            self.rows_before.insert(table.name, rows);
+        }
+        for missing in new {
+            self.rows_before.entry(missing).or_insert(false);
+        }
+        Ok(())
     }
 
     async fn facts(&mut self) -> Result<Facts, FlowError> {
         let options = self.options;
         let row = checkpoint::read(self.target, &options.key).await?;
         let records = checkpoint::read_tables(self.target, &options.key).await?;
+        self.look_for_rows(&records).await?;
         let mut tables = Vec::with_capacity(self.work.len());
         let targets: Vec<_> = self.work.iter().map(|w| (w.target.clone(), w.entry.copy)).collect();
         for (target, copy) in targets {
@@ -399,7 +420,9 @@ impl<'a> Preparation<'a> {
                 Some(TableState::Copying) if self.begun.contains(&target) => TableFact::Copying,
                 Some(TableState::Copying) => TableFact::CopyCutOff,
                 Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
-                None => TableFact::New { rows: self.has_rows(&target).await?, copy },
+                None => {
+                    TableFact::New { rows: self.rows_before.get(&target).is_some_and(|rows| *rows), copy }
+                }
             };
             tables.push((target, fact));
         }
@@ -455,4 +478,14 @@ impl<'a> Preparation<'a> {
 
 fn join(findings: &[publish::Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn request(entry: &EntryOptions, name: TableName) -> TableRequest {
+    TableRequest {
+        name,
+        condition: entry.condition.clone(),
+        columns: entry.columns.clone(),
+        key: entry.key.clone(),
+        insert_only: entry.insert_only,
+    }
 }

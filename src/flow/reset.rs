@@ -26,6 +26,20 @@ pub enum Choice {
     AcceptSystem,
 }
 
+impl Choice {
+    /// All of them.
+    pub const ALL: [Choice; 3] = [Choice::Recopy, Choice::AcceptTarget, Choice::AcceptSystem];
+
+    /// As the command line's option, without the dashes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Choice::Recopy => "recopy",
+            Choice::AcceptTarget => "accept-target",
+            Choice::AcceptSystem => "accept-system",
+        }
+    }
+}
+
 /// For which tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
@@ -122,21 +136,23 @@ impl<'a> Reset<'a> {
             self.options.key.target,
             self.state()
         )];
-        for choice in [Choice::Recopy, Choice::AcceptTarget, Choice::AcceptSystem] {
-            let name = match choice {
-                Choice::Recopy => "--recopy",
-                Choice::AcceptTarget => "--accept-target",
-                Choice::AcceptSystem => "--accept-system",
-            };
+        for choice in Choice::ALL {
+            let name = choice.name();
             match self.effects(choice) {
-                Ok(effects) => lines.extend(effects.into_iter().map(|e| format!("  {name}: {e}"))),
-                Err(error) => lines.push(format!("  {name}: not possible, {error}")),
+                Ok(effects) => lines.extend(effects.into_iter().map(|e| format!("  --{name}: {e}"))),
+                Err(error) => lines.push(format!("  --{name}: not possible, {error}")),
             }
         }
         lines
     }
 
-    fn state(&self) -> String {
+    /// The stream's target connection.
+    pub fn target_name(&self) -> &str {
+        &self.options.key.target
+    }
+
+    /// Position and slot, in words.
+    pub fn state(&self) -> String {
         let slot = self.options.slot();
         let position = match &self.checkpoint {
             None => "not begun".to_owned(),

@@ -20,6 +20,7 @@ use crate::capture::slot::{plugin_options, stopped};
 use crate::capture::{SlotReader, Written};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
+use crate::flow::first_rows;
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
 use crate::flow::pipeline::{self, Pipeline};
@@ -186,12 +187,17 @@ impl Running<'_> {
         let outcome = {
             let watching = monitor.run(report);
             let lost_lock = target.ended();
+            let analyzing = async {
+                first_rows::analyze_all(&self.options.target, &ready.fresh, self.events).await;
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 biased;
                 done = pipeline.ended() => done,
                 result = watching => result,
                 error = lost_lock => Err(FlowError::Target(error)),
                 () = stopped(&mut stop) => Ok(()),
+                () = analyzing => Ok(()),
             }
         };
         match outcome {

@@ -63,11 +63,12 @@ fn help_text(help: &Option<String>) -> String {
 impl TableWork {
     /// The columns replicated, by name: the configured ones, else all that are not generated.
     pub fn columns(&self) -> Vec<&ColumnDef> {
-        let chosen = |c: &&ColumnDef| match &self.entry.columns {
-            Some(names) => names.contains(&c.name),
-            None => true,
-        };
-        self.source.columns.iter().filter(|c| c.generated.is_none()).filter(chosen).collect()
+        self.source.columns.iter().filter(|c| self.replicates(c)).collect()
+    }
+
+    fn replicates(&self, column: &ColumnDef) -> bool {
+        column.generated.is_none()
+            && self.entry.columns.as_ref().is_none_or(|names| names.contains(&column.name))
     }
 
     /// The key by which target rows are found; empty: rows are matched whole, or only inserted.
@@ -139,13 +140,17 @@ impl TableWork {
 
     /// What became of the columns that were known when the table was copied or last accepted.
     fn fate<'k>(&self, known: &'k ShapeFingerprint) -> Fate<'_, 'k> {
-        let columns = self.columns();
-        let same_number = columns.iter().find(|c| known.attnum != 0 && c.attnum == known.attnum);
-        match same_number {
+        // Asked for each column of a table, of which there may be 1,600: no list is made.
+        let find = |same: &dyn Fn(&ColumnDef) -> bool| {
+            self.source.columns.iter().find(|c| same(c) && self.replicates(c))
+        };
+        if known.attnum == 0 {
+            return find(&|c| c.name == known.name).map_or(Fate::Gone, Fate::There);
+        }
+        match find(&|c| c.attnum == known.attnum) {
             Some(now) if now.name == known.name => Fate::There(now),
             Some(now) => Fate::Renamed { before: &known.name, now },
-            None if known.attnum != 0 => Fate::Gone,
-            None => columns.into_iter().find(|c| c.name == known.name).map_or(Fate::Gone, Fate::There),
+            None => Fate::Gone,
         }
     }
 
@@ -176,7 +181,9 @@ pub fn route(
     let columns = replicated(work, target, known);
     check_kind(target, &mut findings);
     check_columns(work, target, known, &mut findings);
-    check_key(work, target, &key, &mut findings);
+    // We make a key when the rows are there; a copy that was cut off before is done again.
+    let key_to_come = record.is_some_and(|r| r.made_by_us && r.state == TableState::Copying);
+    check_key(work, target, &key, key_to_come, &mut findings);
     if !replica_role {
         check_reactions(target, &mut findings);
     }
@@ -355,7 +362,7 @@ fn check_columns(work: &TableWork, target: &TableDef, known: &[ShapeFingerprint]
     }
 }
 
-fn check_key(work: &TableWork, target: &TableDef, key: &[String], findings: &mut Findings) {
+fn check_key(work: &TableWork, target: &TableDef, key: &[String], to_come: bool, findings: &mut Findings) {
     let logdel = work.entry.delivery == Delivery::LogDel;
     if key.is_empty() {
         if logdel {
@@ -369,7 +376,7 @@ fn check_key(work: &TableWork, target: &TableDef, key: &[String], findings: &mut
             return;
         }
     }
-    if !has_unique_index(target, key) && !work.entry.insert_only {
+    if !to_come && !has_unique_index(target, key) && !work.entry.insert_only {
         let columns: Vec<_> = key.iter().map(|k| quote_ident(k)).collect();
         findings.add(
             "it has no unique index on the key, rows could neither be found nor told apart",

@@ -91,7 +91,7 @@ async fn status_shows_a_running_stream_table_by_table() {
     // A stream that is held is not reset, nor is a table taken from it.
     for command in [
         &["reset", "--source", "prod", "--all", "--recopy", "--yes"][..],
-        &["drop-table", "public.items"],
+        &["drop-table", "public.items", "--yes"],
         &["skip", "--source", "prod", "--lsn", view["applied_lsn"].as_str().unwrap()],
     ] {
         let refused = stream.program.run(command, LIMIT);
@@ -175,7 +175,8 @@ async fn a_dropped_table_leaves_nothing_behind() {
     .await;
     stream.catch_up();
     let published = "SELECT coalesce(string_agg(pubname || ' ' || tablename, ',' ORDER BY 1), '') FROM pg_publication_tables";
-    let told = stream.program.run(&["drop-table", "public.items", "--archive"], LIMIT).expect_code(0);
+    let told =
+        stream.program.run(&["drop-table", "public.items", "--archive", "--yes"], LIMIT).expect_code(0);
     assert!(told.stdout.contains("remove it from [[replicate]]"), "{told:?}");
     assert_eq!(stream.source.value(published).await, "repcloud_prod__copy orders");
     assert_eq!(stream.target.value("SELECT count(*) FROM items").await, "1");
@@ -197,7 +198,7 @@ async fn a_dropped_table_leaves_nothing_behind() {
     let (connections, _) = orders.split_once("[[replicate]]").unwrap();
     stream.program.write("config/default.toml", connections);
     stream.program.run(&["drop-table", "public.nothing"], LIMIT).expect_code(2);
-    stream.program.run(&["drop-table", "public.orders"], LIMIT).expect_code(0);
+    stream.program.run(&["drop-table", "public.orders", "--yes"], LIMIT).expect_code(0);
     assert_eq!(stream.target.value("SELECT to_regclass('public.orders') IS NULL").await, "t");
     assert_eq!(stream.source.value("SELECT count(*) FROM pg_replication_slots").await, "0");
     assert_eq!(stream.source.value("SELECT count(*) FROM pg_publication").await, "0");
@@ -221,12 +222,12 @@ async fn a_drop_that_was_cut_off_stops_the_stream_and_is_finished_by_the_next() 
     stream.catch_up();
     // A view keeps the table from being dropped, which is the last step.
     stream.target.exec("CREATE VIEW v AS SELECT * FROM items").await;
-    stream.program.run(&["drop-table", "public.items"], LIMIT).expect_code(1);
+    stream.program.run(&["drop-table", "public.items", "--yes"], LIMIT).expect_code(1);
     let stopped = stream.try_catch_up().expect_code(1);
     assert!(stopped.stderr.contains("needs a new copy"), "{stopped:?}");
     assert_eq!(status(&stream)["streams"][0]["tables"][0]["state"], "needs_copy");
     stream.target.exec("DROP VIEW v").await;
-    stream.program.run(&["drop-table", "public.items"], LIMIT).expect_code(0);
+    stream.program.run(&["drop-table", "public.items", "--yes"], LIMIT).expect_code(0);
     assert_eq!(stream.target.value("SELECT to_regclass('public.items') IS NULL").await, "t");
     // Still configured: it is a new table now.
     stream.source.exec("INSERT INTO items VALUES (5)").await;
@@ -283,4 +284,74 @@ async fn verify_compares_at_rest_and_while_the_stream_runs() {
     verify(&["--table", "public.kept", "--count", "--json"], 1);
     running.terminate();
     running.wait(LIMIT).expect_code(0);
+}
+
+fn document(finished: &crate::support::process::Finished) -> Value {
+    assert_eq!(finished.stdout.lines().count(), 1, "one document: {finished:?}");
+    serde_json::from_str(&finished.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_done_is_told_as_one_document() {
+    let stream = Stream::new(ORDERS, "", &[DML]).await;
+    stream.catch_up();
+    let run = |arguments: &[&str]| stream.program.run(arguments, LIMIT);
+
+    let asked = run(&["reset", "--source", "prod", "--all", "--json"]).expect_code(2);
+    let choices = document(&asked);
+    assert_eq!((&choices["choice"], &choices["done"]), (&Value::Null, &false.into()));
+    let of = |name: &str| {
+        let all = choices["streams"][0]["choices"].as_array().unwrap();
+        all.iter().find(|c| c["choice"] == name).unwrap().clone()
+    };
+    assert_eq!(choices["streams"][0]["target"], "copy");
+    assert!(choices["streams"][0]["state"].as_str().unwrap().contains("position"), "{choices}");
+    assert_eq!(
+        (of("recopy")["effects"].as_array().unwrap().len(), of("recopy")["refused"].take()),
+        (2, Value::Null)
+    );
+    assert!(of("accept-system")["refused"].as_str().unwrap().contains("is the system it was"), "{choices}");
+
+    let done = document(
+        &run(&["reset", "--source", "prod", "--table", "public.orders", "--recopy", "--yes", "--json"])
+            .expect_code(0),
+    );
+    assert_eq!(
+        (&done["source"], &done["choice"], &done["done"]),
+        (&"prod".into(), &"recopy".into(), &true.into())
+    );
+    assert_eq!(done["effects"].as_array().unwrap().len(), 1);
+    stream.catch_up();
+
+    let lsn = stream.source.value("SELECT pg_current_wal_insert_lsn()").await;
+    let skipped = document(&run(&["skip", "--source", "prod", "--lsn", &lsn, "--json"]).expect_code(0));
+    assert_eq!(skipped, serde_json::json!({"source": "prod", "target": "copy", "lsn": lsn, "done": true}));
+
+    let dropped =
+        document(&run(&["drop-table", "public.orders", "--archive", "--yes", "--json"]).expect_code(0));
+    assert_eq!(
+        dropped,
+        serde_json::json!({"source": "prod", "target": "copy", "table": "public.orders", "archived": true,
+            "last": true, "left": [], "configured": true, "done": true})
+    );
+}
+
+#[tokio::test]
+async fn a_table_is_dropped_only_when_somebody_says_so() {
+    let stream = Stream::new(ORDERS, "", &[DML]).await;
+    stream.catch_up();
+    let refused = stream.program.run(&["drop-table", "public.orders", "--json"], LIMIT).expect_code(2);
+    for text in [
+        "it is dropped with its rows",
+        "last table",
+        "no terminal to ask at",
+        "add --yes",
+        "nothing was changed",
+    ] {
+        assert!(refused.stderr.contains(text), "{text}: {refused:?}");
+    }
+    assert_eq!(refused.stdout, "");
+    stream.source.exec("INSERT INTO orders VALUES (300, 'still here')").await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "orders").await;
 }

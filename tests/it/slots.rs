@@ -249,7 +249,7 @@ async fn a_slot_and_publication_of_the_dba_are_used_and_never_dropped() {
         stream.target.value("SELECT string_agg(id::text, ',') FROM t WHERE id IN (61, 62)").await,
         "62"
     );
-    let told = stream.program.run(&["drop-table", "public.t"], LIMIT).expect_code(0);
+    let told = stream.program.run(&["drop-table", "public.t", "--yes"], LIMIT).expect_code(0);
     assert!(
         told.stdout.contains("slot \"theirs\"") && told.stdout.contains("publication \"theirs\""),
         "{told:?}"

@@ -3,51 +3,98 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::apply::checkpoint::{self, StateError};
 use crate::apply::state_read;
 use crate::cli::args::DropTableArgs;
+use crate::cli::confirm::agree;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
 use crate::cli::wiring::{block_on, connect_options, flow_failure, stream, stream_events};
 use crate::config::Connection;
 use crate::flow::StreamOptions;
-use crate::flow::drop_table::drop_table;
+use crate::flow::drop_table::{Dropped, drop_table, effects};
 use crate::model::{TableName, TablePattern};
 use crate::pg;
 
 /// A connection that does not answer for so long is passed over, and named.
 const LOOK_LIMIT: Duration = Duration::from_secs(15);
 
+/// The document of `drop-table --json`.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    /// Connection the changes came from.
+    source: &'a str,
+    /// Connection of the table.
+    target: &'a str,
+    /// The target table.
+    table: String,
+    /// Its rows stay as a plain table; else it was dropped.
+    archived: bool,
+    /// It was the stream's last table: slot and publications that were ours are gone too.
+    last: bool,
+    /// What was not made by us and stays on the source.
+    left: Vec<String>,
+    /// An entry of the configuration still names it: the next start would copy it again.
+    configured: bool,
+    /// It is no longer replicated.
+    done: bool,
+}
+
 /// Finds the stream that feeds the table, and takes the table out of it.
 pub fn run(context: &Context, args: &DropTableArgs) -> Result<Exit, Failure> {
     block_on(async {
         let options = find(context, &args.table).await?;
-        let source = options.key.source.clone();
-        let dropped = drop_table(&options, &args.table, args.archive, &stream_events(&options.key))
-            .await
-            .map_err(|error| flow_failure(error, &source))?;
-        let mut text = format!(
-            "{} → {}: {} is no longer replicated{}\n",
-            source,
-            options.key.target,
-            args.table,
-            if args.archive { "; its rows stay as a plain table" } else { " and was dropped" }
-        );
-        if dropped.last {
-            text.push_str("it was the last table: what the stream had on the source is removed\n");
+        let failed = |error| flow_failure(error, &options.key.source);
+        if !args.yes {
+            agree(&effects(&options, &args.table, args.archive).await.map_err(failed)?)?;
         }
-        for left in &dropped.left {
-            text.push_str(&format!("{left} was not made by repcloud and stays\n"));
-        }
-        if is_configured(&options, &args.table) {
-            text.push_str(&format!(
-                "remove it from [[replicate]] in {} now: the next start of the stream would copy it again\n",
-                context.settings.file.display()
-            ));
-        }
-        context.output.text(&text)?;
+        let events = stream_events(&options.key);
+        let dropped = drop_table(&options, &args.table, args.archive, &events).await.map_err(failed)?;
+        tell(context, args, &options, dropped)?;
         Ok(Exit::Done)
     })
+}
+
+fn tell(
+    context: &Context,
+    args: &DropTableArgs,
+    options: &StreamOptions,
+    dropped: Dropped,
+) -> anyhow::Result<()> {
+    let (source, target) = (&options.key.source, &options.key.target);
+    let configured = is_configured(options, &args.table);
+    if context.output.json {
+        return context.output.document(&Document {
+            source,
+            target,
+            table: args.table.to_string(),
+            archived: args.archive,
+            last: dropped.last,
+            left: dropped.left,
+            configured,
+            done: true,
+        });
+    }
+    let mut text = format!(
+        "{source} → {target}: {} is no longer replicated{}\n",
+        args.table,
+        if args.archive { "; its rows stay as a plain table" } else { " and was dropped" }
+    );
+    if dropped.last {
+        text.push_str("it was the last table: what the stream had on the source is removed\n");
+    }
+    for left in &dropped.left {
+        text.push_str(&format!("{left} was not made by repcloud and stays\n"));
+    }
+    if configured {
+        text.push_str(&format!(
+            "remove it from [[replicate]] in {} now: the next start of the stream would copy it again\n",
+            context.settings.file.display()
+        ));
+    }
+    context.output.text(&text)
 }
 
 /// The one stream that knows the table: asked in the targets, because the entry may be gone from the configuration.

@@ -1,14 +1,49 @@
 //! `reset`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use serde::Serialize;
 
 use crate::cli::args::ResetArgs;
+use crate::cli::confirm::agree;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
 use crate::cli::wiring::{block_on, flow_failure, stream_events, streams};
 use crate::flow::StreamOptions;
 use crate::flow::reset::{Choice, Reset, Scope};
 use crate::model::TableName;
+
+/// The document of `reset --json`.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    /// Connection the changes come from.
+    source: &'a str,
+    /// What was chosen; null when nothing was.
+    choice: Option<&'static str>,
+    /// It was carried out.
+    done: bool,
+    /// What was done, in words.
+    effects: Vec<String>,
+    /// Without a choice: what each would do, by target.
+    streams: Vec<StreamChoices>,
+}
+
+/// The choices of one stream.
+#[derive(Debug, Serialize)]
+struct StreamChoices {
+    target: String,
+    /// Position and slot, in words.
+    state: String,
+    choices: Vec<Possible>,
+}
+
+/// One choice.
+#[derive(Debug, Serialize)]
+struct Possible {
+    choice: &'static str,
+    /// What it would do, in words; empty when it is not possible.
+    effects: Vec<String>,
+    /// Why it is not possible.
+    refused: Option<String>,
+}
 
 /// Carries out a choice for the streams of a source, or tells what each choice would do.
 pub fn run(context: &Context, args: &ResetArgs) -> Result<Exit, Failure> {
@@ -44,9 +79,7 @@ async fn reset(
         return Err(Failure::usage(format!("no [[replicate]] of \"{}\" has the table {name}", args.source)));
     }
     let Some(choice) = choice else {
-        for reset in &resets {
-            context.output.text(&format!("{}\n", reset.describe().join("\n")))?;
-        }
+        tell_choices(context, &args.source, &resets)?;
         return Err(Failure::usage("say which: --recopy, --accept-target or --accept-system"));
     };
     let mut effects = Vec::new();
@@ -58,6 +91,12 @@ async fn reset(
     }
     for reset in resets {
         reset.carry_out(choice).await.map_err(failed)?;
+    }
+    if context.output.json {
+        let source = &args.source;
+        let choice = Some(choice.name());
+        context.output.document(&Document { source, choice, done: true, effects, streams: Vec::new() })?;
+        return Ok(Exit::Done);
     }
     for effect in &effects {
         context.output.text(&format!("{effect}\n"))?;
@@ -73,23 +112,24 @@ fn unknown<'a>(scope: &'a Scope, resets: &[Reset<'_>]) -> Option<&'a TableName> 
     }
 }
 
-/// Asks the person at the terminal; without one, `--yes` is needed.
-fn agree(effects: &[String]) -> Result<(), Failure> {
-    let mut out = io::stderr().lock();
-    for effect in effects {
-        // Nobody can be asked where standard error is gone; the answer read below is then no.
-        let _ = writeln!(out, "{effect}");
+/// What each choice would do.
+fn tell_choices(context: &Context, source: &str, resets: &[Reset<'_>]) -> anyhow::Result<()> {
+    if !context.output.json {
+        return resets
+            .iter()
+            .try_for_each(|reset| context.output.text(&format!("{}\n", reset.describe().join("\n"))));
     }
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage("there is no terminal to ask at")
-            .hint("add --yes to do this; nothing was changed"));
-    }
-    let _ = write!(out, "Go on? [y/N] ");
-    let _ = out.flush();
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|e| Failure::from(anyhow::Error::new(e)))?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::usage("nothing was changed")),
-    }
+    let possible = |reset: &Reset<'_>, choice: Choice| match reset.effects(choice) {
+        Ok(effects) => Possible { choice: choice.name(), effects, refused: None },
+        Err(error) => {
+            Possible { choice: choice.name(), effects: Vec::new(), refused: Some(error.to_string()) }
+        }
+    };
+    let streams = resets.iter().map(|reset| StreamChoices {
+        target: reset.target_name().to_owned(),
+        state: reset.state(),
+        choices: Choice::ALL.into_iter().map(|choice| possible(reset, choice)).collect(),
+    });
+    let streams = streams.collect();
+    context.output.document(&Document { source, choice: None, done: false, effects: Vec::new(), streams })
 }

@@ -1,11 +1,26 @@
 //! `skip`.
 
+use serde::Serialize;
+
 use crate::cli::args::SkipArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
 use crate::cli::wiring::{block_on, flow_failure, streams};
 use crate::flow::{StreamOptions, skip_txn};
 use crate::service::status_file;
+
+/// The document of `skip --json`.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    /// Connection the changes come from.
+    source: &'a str,
+    /// Connection they go to.
+    target: &'a str,
+    /// Start of the transaction's commit record.
+    lsn: String,
+    /// The request is recorded; the stream's next run leaves the transaction out.
+    done: bool,
+}
 
 /// Asks for one source transaction to be left out by the next run of its stream.
 pub fn run(context: &Context, args: &SkipArgs) -> Result<Exit, Failure> {
@@ -15,9 +30,14 @@ pub fn run(context: &Context, args: &SkipArgs) -> Result<Exit, Failure> {
     block_on(async {
         skip_txn::request(options, args.lsn).await.map_err(|error| flow_failure(error, &args.source))
     })?;
+    let (source, target) = (&options.key.source, &options.key.target);
+    if context.output.json {
+        context.output.document(&Document { source, target, lsn: args.lsn.to_string(), done: true })?;
+        return Ok(Exit::Done);
+    }
     context.output.text(&format!(
-        "the transaction with its commit at {} will be left out of {} → {} and kept in repcloud.conflict; start the stream again\n",
-        args.lsn, options.key.source, options.key.target
+        "the transaction with its commit at {} will be left out of {source} → {target} and kept in repcloud.conflict; start the stream again\n",
+        args.lsn
     ))?;
     Ok(Exit::Done)
 }

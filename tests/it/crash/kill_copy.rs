@@ -102,11 +102,11 @@ async fn killed_while_rows_are_copied() {
     all_there(&stream).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_while_indexes_are_built() {
+/// Two processes are killed where statements of kind `tag` build what comes after the rows.
+async fn killed_after_the_rows(tag: &str) {
     let stream = stream().await;
     let gatekeeper = Db::connect(&stream.pair.target, "app").await;
-    gatekeeper.exec(&gate("CREATE INDEX")).await;
+    gatekeeper.exec(&gate(tag)).await;
     for round in 1..3 {
         let mut running = follow(&stream);
         // The earlier process's session may still stand there.
@@ -121,8 +121,22 @@ async fn killed_while_indexes_are_built() {
         running.kill();
         change(&stream.source, round + 10).await;
     }
+    if tag == "ALTER TABLE" {
+        let keys = "SELECT count(*) FROM pg_index WHERE indrelid IN ('big'::regclass, 'small'::regclass)";
+        assert_eq!(gatekeeper.value(keys).await, "0", "no key before the rows");
+    }
     gatekeeper.exec(OPEN_GATE).await;
     all_there(&stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_between_the_rows_and_the_key() {
+    killed_after_the_rows("ALTER TABLE").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_indexes_are_built() {
+    killed_after_the_rows("CREATE INDEX").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
