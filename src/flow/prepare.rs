@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
-use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
+use crate::apply::route::{RouteTable, ShapeFingerprint};
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableKind, list_tables, read_table};
@@ -52,8 +52,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) view: &'a crate::flow::status::Board,
     pub(crate) replication: ReplicationClient,
     system: SystemFacts,
-    replica_role: bool,
-    work: Vec<TableWork>,
+    pub(crate) replica_role: bool,
+    pub(crate) work: Vec<TableWork>,
     wanted: Vec<WantedTable>,
     published: bool,
     publications: Vec<String>,
@@ -107,11 +107,17 @@ impl<'a> Preparation<'a> {
     }
 
     /// Steps until the stream can begin. `owned`: the generation as which this process streamed before it lost a
-    /// connection.
-    pub(crate) async fn run(mut self, owned: Option<i64>) -> Result<(Ready, ReplicationClient), FlowError> {
+    /// connection. With `try_parked`, changes that wait are applied where that is possible now.
+    pub(crate) async fn run(
+        mut self,
+        owned: Option<i64>,
+        try_parked: bool,
+    ) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
         hold_stream_again(self.target, &self.options.key, owned).await?;
-        leaves::check(self.target, &self.options.key, &self.work).await?;
+        for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
+            self.parking().set_aside(&error).await?;
+        }
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -122,10 +128,11 @@ impl<'a> Preparation<'a> {
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
                     let (generation, from) = self.take_over(from).await?;
+                    self.settle(generation, try_parked).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
-                        routes: RouteTable::new(routes),
+                        routes,
                         shapes,
                         from,
                         confirmed,
@@ -330,6 +337,8 @@ impl<'a> Preparation<'a> {
             let name = work.target.to_string();
             let record = records.iter().find(|r| r.target_table == name);
             match read_table(self.target, &work.target).await? {
+                // What streams already is parked instead, see `settle`.
+                _ if record.is_some_and(|r| r.state != TableState::Copying) => {}
                 Some(target) => {
                     let found = work::route(work, &target, record, self.replica_role);
                     findings.extend(found.err().unwrap_or_default());
@@ -343,38 +352,6 @@ impl<'a> Preparation<'a> {
             }
         }
         if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }
-    }
-
-    async fn routes(&self) -> Result<(Vec<Route>, Shapes), FlowError> {
-        let mut shapes = Shapes { at: facts::source_end(self.source).await?, tables: Vec::new() };
-        let records = checkpoint::read_tables(self.target, &self.options.key).await?;
-        let mut routes = Vec::with_capacity(self.work.len());
-        let mut findings = Vec::new();
-        for work in &self.work {
-            let name = work.target.to_string();
-            let record = records.iter().find(|r| r.target_table == name);
-            match read_table(self.target, &work.target).await? {
-                Some(target) => match work::route(work, &target, record, self.replica_role) {
-                    Ok(route) => {
-                        let (known, now) =
-                            (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
-                        if known != Some(now.as_slice()) && work.is_settled(known, &target) {
-                            shapes.tables.push((work.target.clone(), now));
-                        }
-                        routes.push(route);
-                    }
-                    Err(more) => findings.extend(more),
-                },
-                None => findings.push(work::TargetFinding {
-                    table: work.target.clone(),
-                    problem:
-                        "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)"
-                            .to_owned(),
-                    help: None,
-                }),
-            }
-        }
-        if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
     async fn has_rows(&mut self, table: &TableName) -> Result<bool, FlowError> {
@@ -398,7 +375,7 @@ impl<'a> Preparation<'a> {
                 Some(TableState::Streaming) => TableFact::Copied,
                 Some(TableState::Copying) if self.begun.contains(&target) => TableFact::Copying,
                 Some(TableState::Copying) => TableFact::CopyCutOff,
-                Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
+                Some(TableState::Parked | TableState::NeedsCopy | TableState::Failed) => TableFact::Aside,
                 None => TableFact::New { rows: self.has_rows(&target).await?, copy },
             };
             tables.push((target, fact));

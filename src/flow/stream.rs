@@ -9,7 +9,7 @@ use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::apply::checkpoint::CheckpointWriter;
+use crate::apply::checkpoint::{self, CheckpointWriter};
 use crate::apply::group::GroupLimits;
 use crate::apply::progress::Progress;
 use crate::apply::skip;
@@ -22,10 +22,12 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
+use crate::flow::parking::{self, Parking, Retry};
 use crate::flow::pipeline::{self, Pipeline};
 use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
+use crate::flow::work::TableWork;
 use crate::model::{Events, Lsn, RetryAdvice};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{self, Session};
@@ -61,15 +63,18 @@ pub async fn run(
     let mut pause = FIRST_PAUSE;
     let mut failing_since: Option<Instant> = None;
     let mut owned = None;
+    let mut retry = Retry::new(options.park.pause);
     let mut applied_before = board.view().applied_lsn;
     loop {
-        let error =
-            match run_once(options, until, &mut target_position, &mut owned, events, board, stop.clone())
-                .await
-            {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
+        let mut life = Life { position: &mut target_position, owned: &mut owned, retry: &mut retry };
+        let error = match run_once(options, until, &mut life, events, board, stop.clone()).await {
+            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Again) => {
+                (pause, failing_since) = (FIRST_PAUSE, None);
+                continue;
+            }
+            Err(error) => error,
+        };
         if *stop.borrow() {
             return Ok(());
         }
@@ -105,31 +110,51 @@ pub(crate) async fn connect_target(options: &StreamOptions) -> Result<Session, F
     Ok(session)
 }
 
+/// How a connection's time ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The stream has ended.
+    Done,
+    /// It begins again at once: tables are set aside, or come back.
+    Again,
+}
+
+/// What outlives a connection.
+struct Life<'a> {
+    position: &'a mut Option<Lsn>,
+    owned: &'a mut Option<i64>,
+    retry: &'a mut Retry,
+}
+
 async fn run_once(
     options: &StreamOptions,
     until: Until,
-    target_position: &mut Option<Lsn>,
-    owned: &mut Option<i64>,
+    life: &mut Life<'_>,
     events: &Events,
     board: &Board,
     stop: watch::Receiver<bool>,
-) -> Result<(), FlowError> {
+) -> Result<Ended, FlowError> {
     let source = connect_source(options).await?;
     let target = connect_target(options).await?;
-    if until == Until::CaughtUp && target_position.is_none() {
-        *target_position = Some(facts::source_end(&source).await?);
+    if until == Until::CaughtUp && life.position.is_none() {
+        *life.position = Some(facts::source_end(&source).await?);
     }
     board.update(|v| v.state = StreamState::Copying);
     let mut stopping = stop.clone();
-    let preparation =
-        async { Preparation::new(options, &source, &target, events, board).await?.run(*owned).await };
+    let (owned, try_parked) = (*life.owned, life.retry.is_due());
+    let preparation = async {
+        Preparation::new(options, &source, &target, events, board).await?.run(owned, try_parked).await
+    };
     let (ready, replication) = tokio::select! {
         biased;
-        () = stopped(&mut stopping) => return Ok(()),
+        () = stopped(&mut stopping) => return Ok(Ended::Done),
         result = preparation => result?,
     };
-    *owned = Some(ready.generation);
-    Running { options, until: *target_position, events, board }
+    *life.owned = Some(ready.generation);
+    if try_parked {
+        life.retry.tried();
+    }
+    Running { options, until: *life.position, events, board, retry: life.retry }
         .stream(ready, replication, source, target, stop)
         .await
 }
@@ -139,17 +164,18 @@ struct Running<'a> {
     until: Option<Lsn>,
     events: &'a Events,
     board: &'a Board,
+    retry: &'a mut Retry,
 }
 
 impl Running<'_> {
     async fn stream(
-        &self,
+        &mut self,
         ready: Ready,
         replication: ReplicationClient,
         source: Session,
         target: Session,
         mut stop: watch::Receiver<bool>,
-    ) -> Result<(), FlowError> {
+    ) -> Result<Ended, FlowError> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
         let skips = self.skips(&target).await?;
@@ -186,18 +212,62 @@ impl Running<'_> {
         let outcome = {
             let watching = monitor.run(report);
             let lost_lock = target.ended();
+            let due =
+                parking::until_due(&target, &self.options.key, *self.retry, self.options.park, self.board);
             tokio::select! {
                 biased;
-                done = pipeline.ended() => done,
-                result = watching => result,
+                done = pipeline.ended() => done.map(|()| Ended::Done),
+                result = watching => result.map(|()| Ended::Done),
                 error = lost_lock => Err(FlowError::Target(error)),
-                () = stopped(&mut stop) => Ok(()),
+                result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
+                () = stopped(&mut stop) => Ok(Ended::Done),
             }
         };
         match outcome {
-            Ok(()) => pipeline.finish().await,
-            Err(error) => Err(pipeline.cause(error)),
+            Ok(ended) => match pipeline.finish().await {
+                Ok(()) if ended == Ended::Done && !*stop.borrow() => {
+                    self.finished(&target, &ready.work).await
+                }
+                Ok(()) => Ok(ended),
+                Err(error) => self.set_aside(&target, &ready.work, error).await,
+            },
+            Err(error) => {
+                let error = pipeline.cause(error);
+                self.set_aside(&target, &ready.work, error).await
+            }
         }
+    }
+
+    /// The table that `error` is about is set aside, and the stream begins again; else it is an error of the stream.
+    async fn set_aside(
+        &mut self,
+        target: &Session,
+        work: &[TableWork],
+        error: FlowError,
+    ) -> Result<Ended, FlowError> {
+        let key = &self.options.key;
+        let parking = Parking { target, key, work, events: self.events };
+        if parking::culprit(&error, work).is_none() {
+            return Err(error);
+        }
+        // The applier's session, which may not have ended yet, holds rows that are to be marked.
+        writers::end_writers(target, key).await?;
+        match parking.set_aside(&error).await? {
+            true => {
+                self.retry.parked();
+                Ok(Ended::Again)
+            }
+            false => Err(error),
+        }
+    }
+
+    /// The end was reached: tables that are not in step are told.
+    async fn finished(&self, target: &Session, work: &[TableWork]) -> Result<Ended, FlowError> {
+        let key = &self.options.key;
+        let mut records = checkpoint::read_tables(target, key).await?;
+        records.retain(|r| work.iter().any(|w| w.target.to_string() == r.target_table));
+        let lines = parking::unfinished(&records, key);
+        if lines.is_empty() { Ok(Ended::Done) } else { Err(FlowError::Unfinished(lines)) }
     }
 
     /// Starts the replication stream at `from`.

@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod demo;
 mod oracle;
+mod parked;
 mod private_clusters;
 mod rejected;
 mod shapes;
