@@ -1,7 +1,11 @@
 //! The command line, as typed. Only what is built is offered.
 
+mod repack;
+
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub use repack::{ConnectionArgs, ControlArgs, OnFailureArg, PrepareArgs, RepackArgs, VerifyLevelArg};
 
 use crate::model::name::parse_table_name;
 use crate::model::{Lsn, TableName};
@@ -50,11 +54,38 @@ pub enum Command {
     /// Show the configured connections, without contacting a database
     #[command(alias = "show_connections")]
     ShowConnections,
+    /// Make the schema repcloud, which holds what a repack must remember
+    #[command(alias = "create_schema")]
+    CreateSchema(ConnectionArgs),
+    /// Remove the schema repcloud, with its slots, publications and unfinished copies
+    #[command(alias = "drop_schema")]
+    DropSchema(ConnectionArgs),
+    /// Rebuild bloated tables while they are in use
+    #[command(alias = "repack_tables")]
+    Repack(RepackArgs),
+    /// Rebuild them, all but the exchange; the slot stays and keeps WAL
+    #[command(alias = "prepare_repack")]
+    Prepare(PrepareArgs),
+    /// Go on applying changes to prepared tables: as prepare --follow
+    #[command(name = "replay_data", hide = true)]
+    ReplayData(PrepareArgs),
+    /// Exchange what prepare has left ready
+    Swap(RepackArgs),
+    /// Undo unfinished repacks completely; may be repeated
+    #[command(alias = "abort_repack")]
+    Abort(RepackArgs),
+    /// Let a running process pause
+    Pause(ControlArgs),
+    /// Let a paused process go on
+    Resume(ControlArgs),
+    /// End a running process; what it was doing stays resumable
+    #[command(aliases = ["stop_repack", "stop_prepare", "stop_replay"])]
+    Stop(ControlArgs),
     /// Keep the tables of a source in step, continuously
     Stream(StreamArgs),
     /// Show streams, their tables, lag and slots
     Status(StatusArgs),
-    /// Compare source and target row by row, online
+    /// Compare source and target, or a table and its unfinished copy, row by row, online
     Verify(VerifyArgs),
     /// Go on after a lost slot, a changed shape or a rejected row
     Reset(ResetArgs),
@@ -131,11 +162,15 @@ pub struct StatusArgs {
 
 /// Options of `verify`.
 #[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("side").args(["source", "connection"]).required(true))]
 pub struct VerifyArgs {
-    /// Connection the rows come from
+    /// Connection the rows come from: compare with its targets
     #[arg(long, value_name = "CONNECTION")]
-    pub source: String,
-    /// Only this source table (may be repeated)
+    pub source: Option<String>,
+    /// Connection of unfinished repacks: compare a table with its copy
+    #[arg(long, value_name = "CONNECTION", requires = "tables")]
+    pub connection: Option<String>,
+    /// Only this table (may be repeated)
     #[arg(long = "table", value_name = "SCHEMA.TABLE", value_parser = table)]
     pub tables: Vec<TableName>,
     /// Compare numbers of rows only
@@ -215,7 +250,24 @@ pub struct CompletionsArgs {
 impl Command {
     /// True for commands that change something in a database; they write to the log file where one is asked for.
     pub fn is_logged(&self) -> bool {
-        matches!(self, Command::Stream(_) | Command::Reset(_) | Command::Skip(_) | Command::DropTable(_))
+        use Command::{
+            Abort, CreateSchema, DropSchema, DropTable, Prepare, Repack, ReplayData, Reset, Skip, Stream,
+            Swap,
+        };
+        matches!(
+            self,
+            Stream(_)
+                | Reset(_)
+                | Skip(_)
+                | DropTable(_)
+                | CreateSchema(_)
+                | DropSchema(_)
+                | Repack(_)
+                | Prepare(_)
+                | ReplayData(_)
+                | Swap(_)
+                | Abort(_)
+        )
     }
 }
 
@@ -249,6 +301,7 @@ mod tests {
             "repcloud status --watch --json",
             "repcloud verify --source prod --count",
             "repcloud verify --source prod --table public.orders",
+            "repcloud verify --connection prod --table public.orders",
             "repcloud reset --source prod --all --recopy --yes",
             "repcloud reset --source prod --table public.orders",
             "repcloud reset --source prod --all --accept-target",
@@ -268,12 +321,14 @@ mod tests {
     fn what_is_wrong_or_not_built_is_refused() {
         for line in [
             "repcloud",
-            "repcloud repack",
             "repcloud doctor",
             "repcloud stream",
             "repcloud stream --source prod --capture trigger",
             "repcloud stream --source prod --until soon",
             "repcloud status --audit",
+            "repcloud verify",
+            "repcloud verify --connection prod",
+            "repcloud verify --source a --connection b --table public.orders",
             "repcloud verify --source prod --table orders",
             "repcloud reset --source prod",
             "repcloud reset --source prod --all --table a.b",

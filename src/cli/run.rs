@@ -38,6 +38,18 @@ impl Context {
         Ok(connection)
     }
 
+    /// The connection that `--connection` names, or every one.
+    pub fn connections(&self, name: Option<&str>) -> Result<Vec<&Connection>, Failure> {
+        match name {
+            Some(name) => self.connection(name).map(|connection| vec![connection]),
+            None if self.settings.connections.is_empty() => {
+                let problem = format!("{} has no connections", self.settings.file.display());
+                Err(Failure::usage(problem).hint("describe one as [connections.NAME]"))
+            }
+            None => Ok(self.settings.connections.values().collect()),
+        }
+    }
+
     /// The connection of this name.
     pub fn connection(&self, name: &str) -> Result<&Connection, Failure> {
         self.settings.connections.get(name).ok_or_else(|| {
@@ -82,6 +94,17 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
         Command::Init => commands::init::run(output, &Home::locate(&environment())?, &global.config),
         Command::Demo(args) => commands::demo::run(global, args),
         Command::ShowConnections => commands::show_connections::run(&context(line)?),
+        Command::CreateSchema(args) => not_built(line, "create-schema", args.connection.as_deref()),
+        Command::DropSchema(args) => not_built(line, "drop-schema", args.connection.as_deref()),
+        Command::Repack(args) => not_built(line, "repack", args.connection.as_deref()),
+        Command::Prepare(args) | Command::ReplayData(args) => {
+            not_built(line, "prepare", args.repack.connection.as_deref())
+        }
+        Command::Swap(args) => not_built(line, "swap", args.connection.as_deref()),
+        Command::Abort(args) => not_built(line, "abort", args.connection.as_deref()),
+        Command::Pause(_) => not_built(line, "pause", None),
+        Command::Resume(_) => not_built(line, "resume", None),
+        Command::Stop(_) => not_built(line, "stop", None),
         Command::Stream(args) => commands::stream::run(&context(line)?, args),
         Command::Status(args) => commands::status::run(&context(line)?, args),
         Command::Verify(args) => commands::verify::run(&context(line)?, args),
@@ -89,6 +112,12 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
         Command::Skip(args) => commands::skip::run(&context(line)?, args),
         Command::DropTable(args) => commands::drop_table::run(&context(line)?, args),
     }
+}
+
+/// A command that is offered before its work is there: what was typed is checked all the same.
+fn not_built(line: &CommandLine, command: &str, connection: Option<&str>) -> Result<Exit, Failure> {
+    context(line)?.connections(connection)?;
+    Err(Failure::not_built(command))
 }
 
 /// The process's environment, with the reader of password files (none yet: `pg` will have it).

@@ -1,9 +1,14 @@
 //! From the configuration's words to the rooms' options.
 
+mod repack;
+
 use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+#[allow(unused_imports)]
+pub(crate) use repack::repack;
 
 use super::report::{Exit, Failure};
 use crate::apply::checkpoint::StreamKey;

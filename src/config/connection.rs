@@ -8,7 +8,7 @@ use super::not_built::Part;
 use super::reader::Reader;
 use super::section::Section;
 use super::settings::{Capture, Connection, Plugin, SslMode};
-use super::values;
+use super::{repack, values};
 
 const SSL_MODES: &[(&str, SslMode)] = &[
     ("disable", SslMode::Disable),
@@ -75,6 +75,7 @@ pub(super) fn read<'d>(
         slot_name: section.parsed("slot_name", "a slot name (1 to 63 of a-z, 0-9 and _)", values::slot_name),
         publication: section.parsed("publication", "an SQL name", values::identifier),
         max_retained_wal,
+        repack: repack::read(&section),
         line,
         host: host.clone().unwrap_or_default(),
         user: user.clone().unwrap_or_default(),

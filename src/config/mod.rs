@@ -10,12 +10,14 @@ pub mod home;
 mod nearest;
 mod not_built;
 mod reader;
+mod repack;
 mod replicate;
 pub mod resolve;
 mod rpcl;
 mod rules;
 mod section;
 pub mod settings;
+mod table_conf;
 mod values;
 
 #[cfg(test)]
@@ -27,8 +29,9 @@ pub use home::Home;
 pub use resolve::{Loaded, Source, resolve};
 pub use settings::{
     Capture, Connection, DEFAULT_DELETED_COLUMN, Grant, LogDest, LogLevel, Logging, Mode, OnConflict,
-    OnSchemaChange, Plugin, Publish, ReplicateEntry, Settings, SslMode,
+    OnSchemaChange, Plugin, Publish, RepackConfig, ReplicateEntry, Settings, SslMode,
 };
+pub(crate) use values::size as parse_size;
 
 /// Makes the home folder where it is not there, and loads the configuration that `--config` means.
 pub fn load(home: &Home, config: &str, environment: &dyn Environment) -> Result<Loaded, ConfigError> {

@@ -14,6 +14,8 @@ pub(super) enum Part {
     Connection,
     /// `[[replicate]]`.
     Replicate,
+    /// A file of settings of single tables.
+    TableConf,
 }
 
 /// One key, or one value of a key, that is refused by name.
@@ -47,19 +49,6 @@ pub(super) const NOT_BUILT: &[NotBuilt] = &[
     rpcl(Top, "pid_dir", "pid files"),
     rpcl(Top, "notifier", "sending mail"),
     key(Top, "service", "the HTTP service"),
-    rpcl(Connection, "schemas", "repack"),
-    rpcl(Connection, "tables", "repack"),
-    rpcl(Connection, "max_replay_rows", "repack"),
-    rpcl(Connection, "lock_timeout", "repack"),
-    rpcl(Connection, "check_time", "repack"),
-    rpcl(Connection, "analyze_tables", "repack"),
-    rpcl(Connection, "deadlock_resolution", "repack"),
-    key(Connection, "throttle_lag", "repack"),
-    key(Connection, "throttle_query", "repack"),
-    key(Connection, "throttle_file", "repack"),
-    key(Connection, "max_wal_rate", "repack"),
-    key(Connection, "maintenance_work_mem", "repack"),
-    key(Connection, "index_workers", "repack"),
     value(Connection, "capture", "trigger", "capture by triggers"),
     value(Connection, "plugin", "wal2json", "reading wal2json"),
     value(Replicate, "mode", "snapshot", "the scheduled modes"),

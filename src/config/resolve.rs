@@ -12,7 +12,8 @@ use super::not_built::Part;
 use super::reader::Reader;
 use super::section::{Section, kind};
 use super::settings::{Connection, LogDest, LogLevel, Logging, Settings};
-use super::{connection, replicate, rpcl, rules};
+use super::{connection, replicate, rpcl, rules, table_conf};
+use crate::repack::options::TableRules;
 
 /// A configuration to be read.
 #[derive(Debug, Clone, Copy)]
@@ -48,14 +49,17 @@ pub fn resolve(source: Source<'_>, environment: &dyn Environment) -> Result<Load
     }
     let top = Section::new(&reader, Part::Top, "", 1, &document);
     let logging = logging(&top, source.log_dir);
-    let (connections, names) = connections(&top);
+    let (mut connections, names) = connections(&top);
     let entries = entries(&top, &names);
     top.finish();
     rules::check(&reader, &connections, &entries);
     let rpcl = reader.rpcl;
     let (mut errors, mut warnings) = reader.into_findings();
     for name in names {
-        let (more_errors, more_warnings) = table_conf(source, name, rpcl, environment);
+        let (rules, more_errors, more_warnings) = table_rules(source, name, rpcl, environment);
+        if let Some(connection) = connections.get_mut(name) {
+            connection.repack.rules = rules;
+        }
         errors.extend(more_errors);
         warnings.extend(more_warnings);
     }
@@ -181,13 +185,14 @@ fn entries(top: &Section<'_, '_>, names: &BTreeSet<&str>) -> Vec<replicate::Read
     entries
 }
 
-/// What is to be said about `table_conf/<config>_<connection>.toml` beside the configuration, if it is there.
-fn table_conf(
+/// What `table_conf/<config>_<connection>.toml` beside the configuration says, if it is there, and what is to be
+/// said about it.
+fn table_rules(
     source: Source<'_>,
     connection: &str,
     rpcl: bool,
     environment: &dyn Environment,
-) -> (Vec<Finding>, Vec<Finding>) {
+) -> (TableRules, Vec<Finding>, Vec<Finding>) {
     let folder = source.file.parent().map_or_else(PathBuf::new, |parent| parent.join("table_conf"));
     let file = folder.join(format!("{}_{connection}.toml", source.name));
     let text = match environment.read(&file) {
@@ -196,14 +201,15 @@ fn table_conf(
         Err(error) => {
             let reader = Reader::new(&file, "", environment);
             reader.error(1, "", format!("cannot be read: {error}"), "make it readable, or remove it");
-            return reader.into_findings();
+            let (errors, warnings) = reader.into_findings();
+            return (TableRules::default(), errors, warnings);
         }
     };
     let mut reader = Reader::new(&file, &text, environment);
     reader.rpcl = rpcl;
     let document = parse(&reader, &text);
-    if !reader.has_errors() {
-        rpcl::table_conf(&reader, &document);
-    }
-    reader.into_findings()
+    let rules =
+        if reader.has_errors() { TableRules::default() } else { table_conf::read(&reader, &document) };
+    let (errors, warnings) = reader.into_findings();
+    (rules, errors, warnings)
 }

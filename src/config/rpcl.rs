@@ -1,8 +1,6 @@
-//! Configurations written for rpcl, the Python program that came before: how one is told, and its files per table.
+//! Configurations written for rpcl, the Python program that came before: how one is told.
 
 use toml::de::{DeTable, DeValue};
-
-use super::reader::Reader;
 
 /// True when the file has the shape of rpcl's: keys that only rpcl had, or that only rpcl wrote as strings. Each
 /// was mandatory there, so one is enough.
@@ -33,18 +31,4 @@ fn is_plain_number(table: &DeTable<'_>, key: &str) -> bool {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         k.get_ref() == key && v.get_ref().as_str().is_some_and(digits)
     })
-}
-
-/// Reports what a `table_conf/<config>_<connection>.toml` holds. All of it is about repack, which is not built
-/// yet: an error, or a warning where the configuration was written for rpcl.
-pub(super) fn table_conf(reader: &Reader<'_>, document: &DeTable<'_>) {
-    for (key, _) in document.iter() {
-        let line = reader.line_of(key.span().start);
-        let name = key.get_ref().as_ref();
-        if reader.rpcl {
-            reader.warn(line, name, "not built yet (repack), so it has no effect", "");
-        } else {
-            reader.error(line, name, "not built yet (repack)", "remove the file");
-        }
-    }
 }

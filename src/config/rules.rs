@@ -164,7 +164,6 @@ fn slots(
         let set = [
             ("slot_name", connection.slot_name.is_some()),
             ("publication", connection.publication.is_some()),
-            ("max_retained_wal", connection.max_retained_wal.is_some()),
         ];
         for (key, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
             reader.warn(connection.line, path(key), "has no effect: no entry has this source", "");

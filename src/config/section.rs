@@ -258,6 +258,25 @@ impl<'r, 'd> Section<'r, 'd> {
         }
     }
 
+    /// As [`Section::boolean`], and in rpcl's words: "yes" and "no".
+    pub(super) fn switch(&self, key: &'static str) -> Option<bool> {
+        let Some((DeValue::String(text), line)) = self.raw(key) else { return self.boolean(key) };
+        let text = self.follow(key, line, text)?;
+        let value = match text.text.as_str() {
+            "yes" | "true" => Some(true),
+            "no" | "false" => Some(false),
+            _ => None,
+        };
+        if value.is_none() {
+            self.error(
+                key,
+                format!("{} is not yes or no", text.shown()),
+                "write true or false, without quotes",
+            );
+        }
+        value
+    }
+
     /// A list of strings, each understood by `parse`. One bad element makes the list `None`, after all were
     /// looked at.
     pub(super) fn list<T>(

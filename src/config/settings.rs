@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use crate::model::{TableName, TablePattern};
+use crate::repack::options::{RepackSettings, Selection, TableRules};
 
 /// A whole configuration.
 #[derive(Debug, Clone)]
@@ -70,8 +71,21 @@ pub struct Connection {
     pub publication: Option<String>,
     /// Bytes of WAL our slot may retain before it raises an alarm; `None`: no limit of ours.
     pub max_retained_wal: Option<u64>,
+    /// What `repack` does here.
+    pub repack: RepackConfig,
     /// Line of `[connections.NAME]` in the file, from 1.
     pub line: usize,
+}
+
+/// What `repack` does on a connection, as its room takes it; of the settings those that only `repack` has.
+#[derive(Debug, Clone, Default)]
+pub struct RepackConfig {
+    /// `schemas` and `tables`, and from `min_bloat` on nothing.
+    pub selection: Selection,
+    /// The keys of the connection.
+    pub settings: RepackSettings,
+    /// `table_conf/<config>_<connection>.toml`.
+    pub rules: TableRules,
 }
 
 impl Connection {

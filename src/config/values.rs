@@ -1,10 +1,12 @@
 //! Values with a form of their own: sizes, names, grants.
 
+use std::time::Duration;
+
 use super::settings::Grant;
 use crate::model::name::parse_identifier;
 
 /// Bytes: a number, with `B`, `kB`, `MB`, `GB` or `TB` (1024 each, as PostgreSQL counts). Above zero.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim() {
@@ -16,6 +18,31 @@ pub(super) fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor).filter(|&bytes| bytes > 0)
+}
+
+/// A time above zero: a number and `ms`, `s`, `min`, `h` or `d`, as PostgreSQL writes them; a number alone counts
+/// `plain` units. At most a year.
+pub(super) fn duration(text: &str, plain: Duration) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim() {
+        "" => plain,
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        "min" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3_600),
+        "d" => Duration::from_secs(86_400),
+        _ => return None,
+    };
+    let time = unit.checked_mul(number.parse().ok()?)?;
+    (!time.is_zero() && time <= Duration::from_secs(366 * 86_400)).then_some(time)
+}
+
+/// A size of memory with its unit, as SET takes it: `1048576kB`. From 1 MB on, as `maintenance_work_mem` demands.
+pub(super) fn memory(text: &str) -> Option<String> {
+    // Without a unit PostgreSQL would count kilobytes and we bytes: nobody should have to know.
+    let kilobytes = size(text).filter(|_| text.ends_with('B'))? / 1024;
+    (1024..=i32::MAX as u64).contains(&kilobytes).then(|| format!("{kilobytes}kB"))
 }
 
 /// The name of a connection: `[a-z][a-z0-9_]{0,23}` without `__`, so that `repcloud_<source>__<target>` is a
@@ -71,6 +98,33 @@ mod tests {
         }
         for text in ["", "0", "GB", "-1GB", "1gb", "1.5GB", "99999999999999TB", "1 G B"] {
             assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_have_postgresql_s_units() {
+        let ms = Duration::from_millis(1);
+        for (text, expected) in [
+            ("500ms", 500),
+            ("3s", 3_000),
+            ("10", 10),
+            ("2 min", 120_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(duration(text, ms), Some(expected * ms), "{text}");
+        }
+        for text in ["", "0", "0s", "s", "-1s", "1.5s", "1m", "500d", "99999999999999999999s"] {
+            assert_eq!(duration(text, ms), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_needs_its_unit() {
+        assert_eq!(memory("1GB").as_deref(), Some("1048576kB"));
+        assert_eq!(memory("64 MB").as_deref(), Some("65536kB"));
+        for text in ["1024", "1kB", "3TB", "1gb", "512B"] {
+            assert_eq!(memory(text), None, "{text}");
         }
     }
 

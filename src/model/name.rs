@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Quotes `name` as an SQL identifier where SQL would need it (`orders`, `"Big Table"`, `"a""b"`).
 ///
@@ -213,6 +213,12 @@ impl Serialize for TableName {
     }
 }
 
+impl<'de> Deserialize<'de> for TableName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_table_name(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
 /// What a `tables` entry of the configuration names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TablePattern {
@@ -371,7 +377,9 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back() {
         for name in [TableName::new("public", "order"), TableName::new("A b", "x\"y.z")] {
-            assert_eq!(parse_table_name(&name.to_string()), Ok(name));
+            assert_eq!(parse_table_name(&name.to_string()), Ok(name.clone()));
+            let stored = serde_json::to_string(&name).unwrap();
+            assert_eq!(serde_json::from_str::<TableName>(&stored).unwrap(), name);
         }
     }
 }

@@ -1,4 +1,12 @@
 //! Floor 5: rebuilds a live table beside itself and exchanges the two.
 
+pub mod ask;
+pub mod bloat;
 pub mod options;
+pub mod preflight;
+pub mod select;
+pub mod dependents;
+pub mod fingerprint;
+pub mod options;
+pub mod plan;
 pub mod window;

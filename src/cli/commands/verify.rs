@@ -23,10 +23,13 @@ struct Line {
 
 /// Compares the tables of every stream of a source; 1 when rows differ, 4 when some could not be settled.
 pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
-    let source = context.source(&args.source)?;
+    let Some(name) = &args.source else {
+        return Err(Failure::not_built("verify --connection"));
+    };
+    let source = context.source(name)?;
     let streams = streams(&context.settings, source);
     block_on(async {
-        let failed = |error| flow_failure(error, &args.source);
+        let failed = |error| flow_failure(error, name);
         let mut compares = Vec::new();
         for options in &streams {
             compares.push(Compare::open(options, &args.tables).await.map_err(failed)?);
@@ -34,11 +37,8 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
         let known = |name: &&crate::model::TableName| {
             compares.iter().flat_map(|c| &c.specs).any(|s| s.source == **name || s.target == **name)
         };
-        if let Some(name) = args.tables.iter().find(|name| !known(name)) {
-            return Err(Failure::usage(format!(
-                "no [[replicate]] of \"{}\" has the table {name}",
-                args.source
-            )));
+        if let Some(table) = args.tables.iter().find(|table| !known(table)) {
+            return Err(Failure::usage(format!("no [[replicate]] of \"{name}\" has the table {table}")));
         }
         let (mut differences, mut unsettled) = (0, 0);
         for compare in &compares {

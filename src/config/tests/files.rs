@@ -31,9 +31,14 @@ fn the_example_without_its_comment_signs_loads_and_names_every_key() {
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!((loaded.settings.connections.len(), loaded.settings.replicate.len()), (2, 2));
     // A key that is read but not in the example is one nobody can find.
-    let sources =
-        [include_str!("../connection.rs"), include_str!("../replicate.rs"), include_str!("../resolve.rs")];
-    let reading = ["text", "integer", "boolean", "choice", "parsed", "list", "name_text", "path_value"];
+    let sources = [
+        include_str!("../connection.rs"),
+        include_str!("../repack.rs"),
+        include_str!("../replicate.rs"),
+        include_str!("../resolve.rs"),
+    ];
+    let reading =
+        ["text", "integer", "boolean", "switch", "choice", "parsed", "list", "name_text", "path_value"];
     let mut keys = 0;
     for source in sources {
         for call in reading {
@@ -46,7 +51,7 @@ fn the_example_without_its_comment_signs_loads_and_names_every_key() {
             }
         }
     }
-    assert!(keys > 25, "{keys}");
+    assert!(keys > 35, "{keys}");
 }
 
 mod home_folder {

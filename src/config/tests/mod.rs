@@ -3,6 +3,7 @@
 
 mod files;
 mod reading;
+mod repack;
 mod rpcl;
 mod rules;
 

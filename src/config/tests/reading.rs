@@ -15,7 +15,7 @@ sslmode = "yes"
 capture = "trigger"
 plugin = "wal2json"
 max_retained_wal = "20 apples"
-lock_timeout = "1s"
+lock_timeout = "soon"
 
 [connections."Big One"]
 host = "h"
@@ -48,7 +48,7 @@ log_level = "loud"
         "9: connections.prod.capture: \"trigger\" is not built yet (capture by triggers); choose another value",
         "10: connections.prod.plugin: \"wal2json\" is not built yet (reading wal2json); choose another value",
         "11: connections.prod.max_retained_wal: \"20 apples\" is not a size like \"20GB\"",
-        "12: connections.prod.lock_timeout: not built yet (repack); remove the key",
+        "12: connections.prod.lock_timeout: \"soon\" is not a time like \"500ms\" or \"10s\"",
         "14: connections.Big One: is not a name a connection can have; use 1 to 24 of a-z, 0-9 and single _, \
          beginning with a letter",
         "16: connections.Big One.port: 70000 is not a whole number from 1 to 65535",

@@ -1,6 +1,9 @@
 //! Configurations written for rpcl.
 
+use std::time::Duration;
+
 use super::*;
+use crate::repack::options::RepackSettings;
 
 /// The shape of what rpcl 0.1a1 shipped, in our words.
 const RPCL: &str = r#"
@@ -55,6 +58,19 @@ fn a_configuration_written_for_rpcl_loads_unchanged_and_says_what_has_no_effect(
         log_days_keep: 4,
     };
     assert_eq!(settings.logging, logging);
+    let settings_of = &example.repack.settings;
+    assert_eq!(settings_of.lock_timeout, Duration::from_secs(3));
+    assert_eq!(
+        settings_of,
+        &RepackSettings { lock_timeout: Duration::from_secs(3), ..RepackSettings::default() }
+    );
+    let selection = &example.repack.selection;
+    assert_eq!(
+        (&selection.schemas, &selection.tables),
+        (&vec!["foo".to_owned()], &vec![TableName::new("foo", "bar")])
+    );
+    let orders = example.repack.rules.of(&TableName::new("public", "orders"));
+    assert_eq!((orders.fillfactor, orders.cleanup_nulls), (Some(90), vec!["note".to_owned()]));
     let keys: Vec<(String, usize)> = warnings.iter().map(|w| (w.key.clone(), w.line)).collect();
     let connection = |key: &str, line| (format!("connections.example.{key}"), line);
     assert_eq!(
@@ -63,16 +79,7 @@ fn a_configuration_written_for_rpcl_loads_unchanged_and_says_what_has_no_effect(
             ("pid_dir".to_owned(), 2),
             ("logging.log_dest".to_owned(), 6),
             ("notifier".to_owned(), 8),
-            connection("schemas", 25),
-            connection("tables", 26),
-            connection("max_replay_rows", 27),
-            connection("lock_timeout", 28),
-            connection("check_time", 29),
-            connection("analyze_tables", 30),
-            connection("deadlock_resolution", 31),
             connection("my_note", 32),
-            ("storage".to_owned(), 1),
-            ("public".to_owned(), 3),
         ],
         "{warnings:#?}"
     );
@@ -81,18 +88,4 @@ fn a_configuration_written_for_rpcl_loads_unchanged_and_says_what_has_no_effect(
     let more = format!("{RPCL}\n[[replicate]]\nmode = \"snapshot\"\nperiods = 1\n");
     assert_eq!(errors(&more).len(), 5, "{:#?}", errors(&more));
     assert_eq!(errors(&RPCL.replace("\"5432\"", "\"fifty\"")).len(), 1);
-}
-
-#[test]
-fn a_table_conf_is_refused_where_the_configuration_was_not_written_for_rpcl() {
-    let file = |text: &str| Fake {
-        files: [(PathBuf::from("/c/table_conf/my_a.toml"), text.to_owned())].into(),
-        ..Fake::default()
-    };
-    let refused = read_with(TWO, &file("[storage]\nfillfactor = 90\n")).unwrap_err();
-    assert_eq!(
-        refused[0].to_string(),
-        "/c/table_conf/my_a.toml:1: storage: not built yet (repack); remove the file"
-    );
-    assert_eq!(read_with(TWO, &file("[storage\n")).unwrap_err().len(), 1);
 }

@@ -105,11 +105,8 @@ fn a_slot_of_the_dba_needs_its_publication_and_serves_one_target() {
     let more = "[connections.c]\nhost = \"x\"\nuser = \"u\"\ndatabase = \"d\"\n[[replicate]]\n".to_owned()
         + &PLAIN.replace("\"b\"", "\"c\"");
     assert!(errors(&with(both, &more))[0].contains("one slot cannot serve several targets (b, c)"));
-    let unused = entry(PLAIN).replacen("[[rep", "max_retained_wal = \"1GB\"\n[[rep", 1);
-    assert_eq!(
-        warnings(&unused),
-        ["5: connections.b.max_retained_wal: has no effect: no entry has this source"]
-    );
+    let unused = entry(PLAIN).replacen("[[rep", "publication = \"p\"\n[[rep", 1);
+    assert_eq!(warnings(&unused), ["5: connections.b.publication: has no effect: no entry has this source"]);
 }
 
 #[test]
@@ -125,6 +122,7 @@ fn what_is_not_built_is_refused_by_name_every_key_and_value() {
             Part::Logging => format!("{TWO}[logging]\n{line}"),
             Part::Connection => format!("{TWO}{line}"),
             Part::Replicate => format!("{TWO}[[replicate]]\n{plain}{line}"),
+            Part::TableConf => panic!("every key of a table_conf is built"),
         };
         // pid_dir alone tells that a file was written for rpcl.
         let found = if entry.key == "pid_dir" { warnings(&text) } else { errors(&text) };

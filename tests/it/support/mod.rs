@@ -3,6 +3,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod db;
+pub(crate) mod owner;
 pub(crate) mod process;
 pub(crate) mod stream;
 pub(crate) mod wait;

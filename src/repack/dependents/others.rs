@@ -1,0 +1,122 @@
+//! The sweep: everything that depends on the table or on a part of it, whatever it is. What no kind claims is refused by name. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::Refusal;
+
+/// $1 the table's oid. Parts are what a repack makes again or moves with the table; objects of the schemas of a running repack are left out.
+pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS type, t.typarray AS array FROM pg_type t WHERE t.typrelid = $1), \
+     parts (classid, objid) AS ( \
+       SELECT 'pg_class'::regclass, $1 \
+       UNION SELECT 'pg_type'::regclass, type FROM own UNION SELECT 'pg_type'::regclass, array FROM own \
+       UNION SELECT 'pg_class'::regclass, reltoastrelid FROM pg_class WHERE oid = $1 \
+       UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1 \
+       UNION SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1 \
+       UNION SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = $1 \
+       UNION SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = $1 \
+       UNION SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid = $1 \
+       UNION SELECT 'pg_class'::regclass, s.oid FROM pg_depend q JOIN pg_class s ON s.oid = q.objid AND s.relkind = 'S' \
+         WHERE q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = $1 \
+           AND q.refobjsubid > 0 AND q.deptype IN ('a', 'i')), \
+     found AS ( \
+       SELECT DISTINCT d.classid, d.objid, p.classid AS part_class, p.objid AS part_oid \
+       FROM parts p JOIN pg_depend d ON d.refclassid = p.classid AND d.refobjid = p.objid \
+       WHERE (d.classid, d.objid) NOT IN (SELECT classid, objid FROM parts)), \
+     placed AS (SELECT f.*, coalesce(w.ev_class, a.adrelid, nullif(c.conrelid, 0), t.tgrelid, o.polrelid, \
+         CASE WHEN f.classid = 'pg_class'::regclass THEN f.objid END) AS relation, w.rulename, b.pubname \
+       FROM found f \
+       LEFT JOIN pg_rewrite w ON f.classid = 'pg_rewrite'::regclass AND w.oid = f.objid \
+       LEFT JOIN pg_attrdef a ON f.classid = 'pg_attrdef'::regclass AND a.oid = f.objid \
+       LEFT JOIN pg_constraint c ON f.classid = 'pg_constraint'::regclass AND c.oid = f.objid \
+       LEFT JOIN pg_trigger t ON f.classid = 'pg_trigger'::regclass AND t.oid = f.objid \
+       LEFT JOIN pg_policy o ON f.classid = 'pg_policy'::regclass AND o.oid = f.objid \
+       LEFT JOIN pg_publication_rel m ON f.classid = 'pg_publication_rel'::regclass AND m.oid = f.objid \
+       LEFT JOIN pg_publication b ON b.oid = m.prpubid) \
+     SELECT p.classid::regclass::text AS class, p.objid::int8 AS oid, p.part_class::regclass::text AS part_class, \
+       p.part_oid::int8 AS part_oid, pg_describe_object(p.part_class, p.part_oid, 0) AS part, \
+       pg_describe_object(p.classid, p.objid, 0) AS description, p.relation::int8 AS relation_oid, \
+       r.relkind::text AS relation_kind, format('%I.%I', n.nspname, r.relname) AS relation, p.rulename AS rule, \
+       p.relation IS NOT DISTINCT FROM $1 AS own, p.pubname AS publication \
+     FROM placed p LEFT JOIN pg_class r ON r.oid = p.relation LEFT JOIN pg_namespace n ON n.oid = r.relnamespace \
+     WHERE r.oid IS NULL OR r.oid = $1 OR n.nspname NOT IN ('repcloud', 'repcloud_old') \
+     ORDER BY 1, pg_describe_object(p.classid, p.objid, 0), 3, 5";
+
+/// One object that depends on the table or on a part of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dependent {
+    /// Its catalog: `pg_rewrite`, `pg_proc` …
+    pub class: String,
+    /// Its oid there.
+    pub oid: u32,
+    /// The catalog of the part of the table it depends on.
+    pub part_class: String,
+    /// The part's oid.
+    pub part_oid: u32,
+    /// The part, in the server's words.
+    pub part: String,
+    /// The object, in the server's words.
+    pub description: String,
+    /// The relation it belongs to or is.
+    pub relation_oid: Option<u32>,
+    /// `pg_class.relkind` of that relation.
+    pub relation_kind: Option<String>,
+    /// That relation.
+    pub relation: Option<String>,
+    /// The rule's name, of a rule.
+    pub rule: Option<String>,
+    /// It belongs to the table itself.
+    pub own: bool,
+    /// The publication, of a membership.
+    pub publication: Option<String>,
+}
+
+impl Dependent {
+    /// Why it stands in the way.
+    pub(super) fn refusal(&self) -> Refusal {
+        let relation = self.relation.as_deref().unwrap_or_default();
+        let by_type = self.part_class == "pg_type";
+        let yet = "not supported yet";
+        match (self.class.as_str(), self.relation_kind.as_deref()) {
+            ("pg_rewrite", Some("m")) => {
+                Refusal::new(format!("materialized view {relation}"), format!("it reads the table; {yet}"))
+            }
+            ("pg_rewrite", Some("v")) if by_type => {
+                Refusal::new(format!("view {relation}"), format!("it uses the table's row type; {yet}"))
+            }
+            ("pg_rewrite", _) if self.own => {
+                Refusal::new(self.description.clone(), format!("rules of the table are {yet}"))
+            }
+            ("pg_rewrite", _) => {
+                Refusal::new(self.description.clone(), format!("it uses {}; {yet}", self.part))
+            }
+            ("pg_policy", _) if self.own => {
+                Refusal::new(self.description.clone(), format!("policies of the table are {yet}"))
+            }
+            ("pg_proc", _) if by_type => Refusal::new(
+                self.description.clone(),
+                format!("its signature or body uses the table's row type; {yet}"),
+            ),
+            ("pg_proc", _) => Refusal::new(
+                self.description.clone(),
+                format!("its body is bound to the table (BEGIN ATOMIC or RETURN); {yet}"),
+            )
+            .remedy("write its body as a string"),
+            ("pg_class", Some("r" | "p" | "f")) if !by_type => {
+                Refusal::new(format!("table {relation}"), format!("it inherits from the table; {yet}"))
+            }
+            ("pg_class", Some("v")) if by_type => Refusal::new(
+                format!("view {relation}"),
+                format!("a column of it has the table's row type; {yet}"),
+            ),
+            ("pg_class", Some("m")) if by_type => Refusal::new(
+                format!("materialized view {relation}"),
+                format!("a column of it has the table's row type; {yet}"),
+            ),
+            ("pg_class", _) if by_type => Refusal::new(
+                format!("table {relation}"),
+                format!("a column of it has the table's row type; {yet}"),
+            ),
+            _ => Refusal::new(self.description.clone(), format!("it depends on {}; {yet}", self.part)),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Reads an inventory. Thin: each kind has its query, and the server hands its rows over as JSON.
+
+use serde::de::DeserializeOwned;
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use super::error::DependentsError;
+use super::{Inventory, checks, columns, foreign_keys, indexes, others, publications};
+use super::{sequences, statistics, table, triggers, views};
+use crate::model::TableName;
+use crate::pg::Session;
+
+/// One snapshot, nothing written, and limits: printing a view waits for whoever holds ACCESS EXCLUSIVE on it. With this search path
+/// the server prints every name outside `pg_catalog` with its schema (`pg_temp` would be searched first if it were not named).
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
+    SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'";
+
+/// Reads what hangs on a table, in a transaction of its own: one snapshot, read-only. The session must not be in a transaction.
+pub async fn read(session: &Session, name: &TableName) -> Result<Inventory, DependentsError> {
+    let text = name.to_string();
+    let server = |error| DependentsError::server("the definition", &text, &error);
+    session.batch_execute(BEGIN).await.map_err(server)?;
+    match read_here(session, name).await {
+        Ok(inventory) => {
+            session.batch_execute("COMMIT").await.map_err(server)?;
+            Ok(inventory)
+        }
+        Err(error) => {
+            // The first error is the one to tell; when this fails too, the connection is gone and with it the transaction.
+            let _also = session.batch_execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+/// The same in the transaction the session is in (the exchange looks at its own work). Its `search_path` must show nothing outside
+/// `pg_catalog`. The queries are sent together: two round trips.
+pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory, DependentsError> {
+    let text = name.to_string();
+    let head = one::<table::Found>(session, &text, table::QUERY, &[&name.schema, &name.table]).await?;
+    let oid = head.oid;
+    let (
+        (columns, sequences, checks, indexes, foreign_keys),
+        (statistics, triggers, views, publications, others),
+    ) = futures_util::try_join!(
+        async {
+            futures_util::try_join!(
+                rows(session, &text, "the columns", columns::QUERY, oid),
+                rows(session, &text, "the sequences", sequences::QUERY, oid),
+                rows(session, &text, "the checks", checks::QUERY, oid),
+                rows(session, &text, "the indexes", indexes::QUERY, oid),
+                rows(session, &text, "the foreign keys", foreign_keys::QUERY, oid),
+            )
+        },
+        async {
+            futures_util::try_join!(
+                rows(session, &text, "the extended statistics", statistics::QUERY, oid),
+                rows(session, &text, "the triggers", triggers::QUERY, oid),
+                rows(session, &text, "the views", views::QUERY, oid),
+                rows(session, &text, "the publications", publications::QUERY, oid),
+                rows(session, &text, "what else hangs on it", others::QUERY, oid),
+            )
+        },
+    )?;
+    Ok(Inventory {
+        oid,
+        table: name.clone(),
+        owner: head.owner,
+        head: head.head,
+        columns,
+        sequences,
+        checks,
+        indexes,
+        foreign_keys,
+        statistics,
+        triggers,
+        views,
+        publications,
+        others,
+    })
+}
+
+async fn rows<T: DeserializeOwned>(
+    client: &Client,
+    table: &str,
+    what: &'static str,
+    query: &str,
+    oid: u32,
+) -> Result<Vec<T>, DependentsError> {
+    let sql = format!("SELECT coalesce(json_agg(q), '[]')::text FROM ({query}) AS q");
+    json(client, table, what, &sql, &[&oid]).await?.ok_or_else(|| nothing(what, table))
+}
+
+async fn one<T: DeserializeOwned>(
+    client: &Client,
+    table: &str,
+    query: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<T, DependentsError> {
+    let sql = format!("SELECT (SELECT row_to_json(q)::text FROM ({query}) AS q)");
+    let found = json(client, table, "the table", &sql, parameters).await?;
+    found.ok_or_else(|| DependentsError::Missing { table: table.to_owned() })
+}
+
+async fn json<T: DeserializeOwned>(
+    client: &Client,
+    table: &str,
+    what: &'static str,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Option<T>, DependentsError> {
+    let server = |error| DependentsError::server(what, table, &error);
+    let row = client.query_one(sql, parameters).await.map_err(server)?;
+    let Some(text): Option<String> = row.try_get(0).map_err(server)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| DependentsError::Unknown {
+        what,
+        table: table.to_owned(),
+        problem: error.to_string(),
+    })
+}
+
+fn nothing(what: &'static str, table: &str) -> DependentsError {
+    DependentsError::Unknown { what, table: table.to_owned(), problem: "no answer".to_owned() }
+}

@@ -1,0 +1,138 @@
+//! What kind of table it is: only a permanent, ordinary table that stands alone can be rebuilt beside itself.
+
+use super::finding::Finding;
+use crate::model::TableName;
+use crate::pg::Session;
+use crate::repack::ask::{AskError, cell, rows};
+use crate::repack::select::TableFacts;
+
+const CHECK: &str = "kind";
+
+const SHAPE: &str = "\
+SELECT t.typname::text, coalesce(am.amname::text, 'heap'),
+       (SELECT string_agg(h.inhparent::regclass::text, ', ' ORDER BY h.inhseqno)
+          FROM pg_inherits h WHERE h.inhrelid = c.oid),
+       (SELECT string_agg(h.inhrelid::regclass::text, ', ' ORDER BY h.inhrelid)
+          FROM pg_inherits h WHERE h.inhparent = c.oid),
+       (SELECT string_agg(e.extname::text, ', ')
+          FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+           AND d.refclassid = 'pg_extension'::regclass)
+  FROM pg_class c
+  LEFT JOIN pg_type t ON t.oid = c.reloftype
+  LEFT JOIN pg_am am ON am.oid = c.relam
+ WHERE c.oid = $1";
+
+/// What the catalogs say beside [`TableFacts`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Shape {
+    of_type: Option<String>,
+    access_method: String,
+    parents: Option<String>,
+    children: Option<String>,
+    extension: Option<String>,
+}
+
+/// Refuses what cannot be rebuilt.
+pub async fn check(session: &Session, table: &TableFacts) -> Result<Vec<Finding>, AskError> {
+    const WHAT: &str = "the kind of a table";
+    let found = rows(session, WHAT, SHAPE, &[&table.oid]).await?;
+    let Some(row) = found.first() else {
+        return Ok(vec![Finding::refuse(CHECK, &table.name, "it has just been dropped")]);
+    };
+    let shape = Shape {
+        of_type: cell(row, 0, WHAT)?,
+        access_method: cell(row, 1, WHAT)?,
+        parents: cell(row, 2, WHAT)?,
+        children: cell(row, 3, WHAT)?,
+        extension: cell(row, 4, WHAT)?,
+    };
+    Ok(judge(table, &shape))
+}
+
+fn judge(table: &TableFacts, shape: &Shape) -> Vec<Finding> {
+    let name = &table.name;
+    let other = match table.kind {
+        'r' => None,
+        'p' => Some("it is partitioned: repacking partitions is not built yet"),
+        'f' => Some("it is a foreign table, its rows are elsewhere"),
+        'v' => Some("it is a view, which has no rows"),
+        'm' => {
+            Some("it is a materialized view; REFRESH MATERIALIZED VIEW CONCURRENTLY and VACUUM rebuild it")
+        }
+        _ => Some("it is not a table"),
+    };
+    if let Some(problem) = other {
+        return vec![Finding::refuse(CHECK, name, problem)];
+    }
+    let mut findings = Vec::new();
+    let mut refuse = |problem: String| findings.push(Finding::refuse(CHECK, name, problem));
+    match table.persistence {
+        'u' => refuse("it is unlogged, so no slot sees its changes".to_owned()),
+        't' => refuse("it is temporary, another session cannot read it".to_owned()),
+        _ => {}
+    }
+    if table.partition {
+        let parents = shape.parents.as_deref().unwrap_or("a partitioned table");
+        refuse(format!("it is a partition of {parents}: repacking partitions is not built yet"));
+    } else if let Some(parents) = &shape.parents {
+        refuse(format!("it inherits from {parents}, and would lose that"));
+    }
+    if let Some(children) = &shape.children {
+        refuse(format!("{children} inherit from it, and would still inherit from the old table"));
+    }
+    if let Some(of_type) = &shape.of_type {
+        refuse(format!("it is a table OF type {of_type}, and its copy would not be"));
+    }
+    if shape.access_method != "heap" {
+        refuse(format!("its access method is {}, only heap can be copied by pages", shape.access_method));
+    }
+    if let Some(extension) = &shape.extension {
+        refuse(format!("it belongs to extension {extension}, which would lose it"));
+    }
+    if is_ours(name) {
+        refuse("it is in a schema of ours or of the server".to_owned());
+    }
+    if table.persistence == 'u' {
+        let remedy = format!("ALTER TABLE {name} SET LOGGED rewrites it, and so removes its bloat at once");
+        findings = findings.into_iter().map(|finding| finding.help(remedy.clone())).collect();
+    }
+    findings
+}
+
+fn is_ours(name: &TableName) -> bool {
+    matches!(name.schema.as_str(), "repcloud" | "repcloud_old" | "pg_catalog" | "information_schema")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repack::select::tests::table;
+
+    #[test]
+    fn a_plain_table_has_no_finding_and_every_other_kind_has_one() {
+        let heap = || Shape { access_method: "heap".into(), ..Shape::default() };
+        let plain = table("t", None);
+        assert_eq!(judge(&plain, &heap()), []);
+        for (kind, word) in [('p', "partitioned"), ('f', "foreign"), ('v', "view"), ('m', "REFRESH")] {
+            let findings = judge(&TableFacts { kind, ..plain.clone() }, &heap());
+            assert!(findings.len() == 1 && findings[0].problem.contains(word), "{findings:?}");
+        }
+        let some = |text: &str| Some(text.to_owned());
+        for (shape, word) in [
+            (Shape { parents: some("p"), ..heap() }, "inherits from p"),
+            (Shape { children: some("c"), ..heap() }, "c inherit from it"),
+            (Shape { of_type: some("y"), ..heap() }, "OF type y"),
+            (Shape { access_method: "columnar".into(), ..heap() }, "columnar"),
+            (Shape { extension: some("e"), ..heap() }, "extension e"),
+        ] {
+            let findings = judge(&plain, &shape);
+            assert!(findings.len() == 1 && findings[0].problem.contains(word), "{findings:?}");
+        }
+        let unlogged = judge(&TableFacts { persistence: 'u', ..plain.clone() }, &heap());
+        assert!(
+            unlogged[0].remedy.as_ref().is_some_and(|remedy| remedy.contains("SET LOGGED")),
+            "{unlogged:?}"
+        );
+    }
+}
