@@ -2,7 +2,6 @@
 
 pub mod ask;
 pub mod bloat;
-pub mod options;
 pub mod preflight;
 pub mod select;
 pub mod dependents;
