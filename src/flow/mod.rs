@@ -12,6 +12,7 @@ pub mod error;
 mod facts;
 mod first_rows;
 mod hold;
+mod join;
 mod leaves;
 mod monitor;
 pub mod options;

@@ -47,6 +47,11 @@ impl Retry {
         self.pause = (self.pause * 2).min(self.first * Retry::LONGEST);
     }
 
+    /// Something is to be applied for certain.
+    pub(crate) fn now(&mut self) {
+        self.at = Instant::now();
+    }
+
     /// Another table was parked just now: what stopped it is still there.
     pub(crate) fn parked(&mut self) {
         *self = Retry { at: Instant::now() + self.first, ..Retry::new(self.first) };
@@ -145,7 +150,8 @@ impl Parking<'_> {
     /// Gives up what waits for too long a list of changes.
     pub(crate) async fn enforce(&self, limits: ParkLimits) -> Result<(), FlowError> {
         let records = checkpoint::read_tables(self.target, self.key).await?;
-        for (_, group) in groups(&records) {
+        let joining = records.iter().filter(|r| r.state == TableState::Copying).map(|r| vec![r]);
+        for group in groups(&records).into_iter().map(|(_, group)| group).chain(joining) {
             let Some(over) = group.iter().find(|r| is_over(r, limits)) else { continue };
             let why = format!(
                 "more changes waited for {} than repcloud keeps ({} changes or {} MB): {} changes, {} MB; they are deleted{}",
@@ -178,8 +184,13 @@ pub(crate) fn with_hint(error: &FlowError, key: &StreamKey) -> String {
 }
 
 fn is_over(record: &TableRecord, limits: ParkLimits) -> bool {
-    record.state == TableState::Parked
-        && (record.parked_changes > limits.changes || record.parked_bytes > limits.bytes)
+    // The copy of a joining table may take long, and its end is certain.
+    let factor = match record.state {
+        TableState::Parked => 1,
+        TableState::Copying => 10,
+        _ => return false,
+    };
+    record.parked_changes > limits.changes * factor || record.parked_bytes > limits.bytes * factor
 }
 
 /// The parked tables, in groups that come back together.
@@ -245,9 +256,7 @@ pub(crate) async fn until_due(
     const LOOK_EVERY: Duration = Duration::from_secs(1);
     loop {
         let records = checkpoint::read_tables(target, key).await?;
-        if !records.iter().any(|r| r.state == TableState::Parked) {
-            std::future::pending::<()>().await;
-        }
+        let waits = records.iter().any(|r| r.state == TableState::Parked);
         for record in &records {
             board.update_table(&record.target_table, |t| t.show(record));
         }
@@ -255,7 +264,7 @@ pub(crate) async fn until_due(
             return Ok(());
         }
         tokio::select! {
-            () = sleep_until(retry.at) => return Ok(()),
+            () = sleep_until(retry.at), if waits => return Ok(()),
             () = sleep(LOOK_EVERY) => {}
         }
     }

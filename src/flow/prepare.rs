@@ -12,6 +12,7 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
 use crate::flow::hold::hold_stream_again;
+use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::slot::{self, SlotKind};
@@ -31,6 +32,8 @@ pub(crate) struct Ready {
     pub(crate) replica_role: bool,
     pub(crate) generation: i64,
     pub(crate) work: Vec<TableWork>,
+    /// Tables to copy while the others stream.
+    pub(crate) joining: Vec<Joining>,
     /// Shapes to be recorded once the changes on their way have passed.
     pub(crate) shapes: Shapes,
 }
@@ -57,8 +60,9 @@ pub(crate) struct Preparation<'a> {
     wanted: Vec<WantedTable>,
     published: bool,
     publications: Vec<String>,
-    snapshot: Option<FirstRows>,
+    pub(crate) snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
+    pub(crate) joining: Vec<Joining>,
     /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
     /// every step, and there is a step a table.
     rows_before: BTreeMap<TableName, bool>,
@@ -97,6 +101,7 @@ impl<'a> Preparation<'a> {
             publications: Vec::new(),
             snapshot: None,
             begun: Vec::new(),
+            joining: Vec::new(),
             rows_before: BTreeMap::new(),
         };
         this.resolve().await?;
@@ -140,6 +145,7 @@ impl<'a> Preparation<'a> {
                         replica_role: self.replica_role,
                         generation,
                         work: self.work,
+                        joining: self.joining,
                     };
                     return Ok((ready, self.replication));
                 }
@@ -172,12 +178,7 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                // A process that was killed while its own was made may have left it until the source notices.
-                let name = format!(
-                    "{}_{}",
-                    self.options.default_name().chars().take(48).collect::<String>(),
-                    std::process::id()
-                );
+                let name = temporary_slot(self.options);
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {
@@ -380,6 +381,7 @@ impl<'a> Preparation<'a> {
             };
             tables.push((target, fact));
         }
+        self.put_aside_joining(row.as_ref().is_some_and(|r| r.ready), &records, &mut tables);
         self.show(&records);
         Ok(Facts {
             system: self.system.clone(),

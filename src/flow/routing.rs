@@ -6,10 +6,13 @@ use crate::apply::route::{ParkedRoute, Route, RouteTable};
 use crate::catalog::{TableDef, read_table};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
+use crate::flow::join::Joining;
 use crate::flow::parking::{Parking, Verdict, culprit, groups, with_hint};
 use crate::flow::prepare::{Preparation, Shapes};
+use crate::flow::start::TableFact;
 use crate::flow::unpark::unpark;
 use crate::flow::work::{self, TableWork, TargetFinding};
+use crate::model::TableName;
 
 impl Preparation<'_> {
     pub(crate) fn parking(&self) -> Parking<'_> {
@@ -18,9 +21,19 @@ impl Preparation<'_> {
 
     /// Sets aside what no longer fits, gives up what waits for too long a list, and, with `try_parked`, lets those come back
     /// that can.
-    pub(crate) async fn settle(&self, generation: i64, try_parked: bool) -> Result<(), FlowError> {
+    pub(crate) async fn settle(&mut self, generation: i64, try_parked: bool) -> Result<(), FlowError> {
+        self.parking().enforce(self.options.park).await?;
+        let given_up: Vec<String> = checkpoint::read_tables(self.target, &self.options.key)
+            .await?
+            .into_iter()
+            .filter(|r| r.state == TableState::NeedsCopy)
+            .map(|r| r.target_table)
+            .collect();
+        self.joining.retain(|j| !given_up.contains(&j.table.to_string()));
         let parking = self.parking();
-        parking.enforce(self.options.park).await?;
+        // What an earlier attempt kept is in the rows that will be copied.
+        let names: Vec<String> = self.joining.iter().map(|j| j.table.to_string()).collect();
+        parked_store::forget(self.target, &self.options.key, &names).await?;
         for work in &self.work {
             let record = self.record(work).await?;
             if record.as_ref().is_some_and(|r| r.state == TableState::Streaming)
@@ -100,6 +113,36 @@ impl Preparation<'_> {
         })
     }
 
+    /// Tables to copy are copied beside the stream where others stream already. Not where foreign keys stay awake: there
+    /// rows must come in the order of the references.
+    pub(crate) fn put_aside_joining(
+        &mut self,
+        ready: bool,
+        records: &[TableRecord],
+        tables: &mut [(TableName, TableFact)],
+    ) {
+        let streams = |r: &TableRecord| matches!(r.state, TableState::Streaming | TableState::Parked);
+        let ours = |r: &TableRecord| tables.iter().any(|(name, _)| name.to_string() == r.target_table);
+        // Under a snapshot that this process holds, it is copied at once.
+        if !ready
+            || !self.replica_role
+            || self.snapshot.is_some()
+            || !records.iter().any(|r| streams(r) && ours(r))
+        {
+            return;
+        }
+        self.joining.clear();
+        for (table, fact) in tables {
+            let empty = match fact {
+                TableFact::New { rows: false, copy: true } => false,
+                TableFact::CopyCutOff => true,
+                _ => continue,
+            };
+            self.joining.push(Joining { table: table.clone(), empty });
+            *fact = TableFact::Aside;
+        }
+    }
+
     async fn record(&self, work: &TableWork) -> Result<Option<TableRecord>, FlowError> {
         let records = checkpoint::read_tables(self.target, &self.options.key).await?;
         Ok(records.into_iter().find(|r| r.target_table == work.target.to_string()))
@@ -111,8 +154,9 @@ impl Preparation<'_> {
         let (mut routes, mut parked) = (Vec::with_capacity(self.work.len()), Vec::new());
         for work in &self.work {
             let record = self.record(work).await?;
+            let joins = self.joining.iter().any(|j| j.table == work.target);
             match record.as_ref().map(|r| r.state) {
-                Some(TableState::Parked) => parked.push(ParkedRoute {
+                state if joins || state == Some(TableState::Parked) => parked.push(ParkedRoute {
                     key: self.options.key.clone(),
                     published: work.published(),
                     target: work.target.clone(),

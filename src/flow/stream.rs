@@ -9,7 +9,7 @@ use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::checkpoint::{self, CheckpointWriter, TableState};
 use crate::apply::group::GroupLimits;
 use crate::apply::progress::Progress;
 use crate::apply::skip;
@@ -20,6 +20,7 @@ use crate::capture::slot::{plugin_options, stopped};
 use crate::capture::{SlotReader, Written};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
+use crate::flow::join::{self, Joining};
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
 use crate::flow::parking::{self, Parking, Retry};
@@ -154,7 +155,9 @@ async fn run_once(
     if try_parked {
         life.retry.tried();
     }
-    Running { options, until: *life.position, events, board, retry: life.retry }
+    // A table that joins belongs to what is to be caught up with.
+    let until = life.position.filter(|_| ready.joining.is_empty());
+    Running { options, until, events, board, retry: life.retry }
         .stream(ready, replication, source, target, stop)
         .await
 }
@@ -214,15 +217,20 @@ impl Running<'_> {
             let lost_lock = target.ended();
             let due =
                 parking::until_due(&target, &self.options.key, *self.retry, self.options.park, self.board);
+            let joining = self.join(&target, &ready.work, &ready.joining);
             tokio::select! {
                 biased;
                 done = pipeline.ended() => done.map(|()| Ended::Done),
                 result = watching => result.map(|()| Ended::Done),
                 error = lost_lock => Err(FlowError::Target(error)),
+                result = joining => result,
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
                 () = stopped(&mut stop) => Ok(Ended::Done),
             }
         };
+        if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
+            self.retry.now();
+        }
         match outcome {
             Ok(ended) => match pipeline.finish().await {
                 Ok(()) if ended == Ended::Done && !*stop.borrow() => {
@@ -236,6 +244,32 @@ impl Running<'_> {
                 self.set_aside(&target, &ready.work, error).await
             }
         }
+    }
+
+    /// Copies the tables that join; then the stream begins again with them. A copy that cannot be is told, and the others
+    /// go on.
+    async fn join(
+        &self,
+        target: &Session,
+        work: &[TableWork],
+        joining: &[Joining],
+    ) -> Result<Ended, FlowError> {
+        if joining.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let Err(error) = join::join(self.options, work, joining, self.events, self.board).await else {
+            return Ok(Ended::Again);
+        };
+        let key = &self.options.key;
+        let mut begun = checkpoint::read_tables(target, key).await?;
+        begun.retain(|r| r.state == TableState::Copying);
+        let parking = Parking { target, key, work, events: self.events };
+        let names = parking.names(&begun.iter().collect::<Vec<_>>());
+        if error.advice() == RetryAdvice::Reconnect || names.is_empty() {
+            return Err(error);
+        }
+        parking.give_up(&names, &parking::with_hint(&error, key)).await?;
+        Ok(Ended::Again)
     }
 
     /// The table that `error` is about is set aside, and the stream begins again; else it is an error of the stream.

@@ -2,10 +2,10 @@
 
 pub mod ask;
 pub mod bloat;
-pub mod preflight;
-pub mod select;
 pub mod dependents;
 pub mod fingerprint;
 pub mod options;
 pub mod plan;
+pub mod preflight;
+pub mod select;
 pub mod window;
