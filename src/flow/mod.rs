@@ -4,6 +4,7 @@
 //! with the flusher and the `monitor` beside them. `parking` and `unpark` are about tables that wait beside it. `status_read`, `reset`, `skip_txn` and `drop_table` are what a person
 //! does to a stream from outside.
 
+mod casts;
 mod clock;
 pub mod compare;
 mod copy_order;
@@ -17,6 +18,7 @@ mod leaves;
 mod monitor;
 pub mod options;
 mod parking;
+mod patience;
 pub mod pipeline;
 pub mod planner;
 mod prepare;

@@ -8,6 +8,7 @@ use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableKind, list_tables, read_table};
 use crate::copy::target::rows_exist;
+use crate::flow::casts;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
@@ -343,6 +344,7 @@ impl<'a> Preparation<'a> {
                 Some(target) => {
                     let found = work::route(work, &target, record, self.replica_role);
                     findings.extend(found.err().unwrap_or_default());
+                    findings.extend(casts::findings(self.target, &target).await?);
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),

@@ -4,6 +4,7 @@ use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::parked_store;
 use crate::apply::route::{ParkedRoute, Route, RouteTable};
 use crate::catalog::{TableDef, read_table};
+use crate::flow::casts;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::join::Joining;
@@ -107,6 +108,10 @@ impl Preparation<'_> {
             };
             return Ok(Err(FlowError::refused_by_target(&[gone])));
         };
+        let casts = casts::findings(self.target, &target).await?;
+        if !casts.is_empty() {
+            return Ok(Err(FlowError::refused_by_target(&casts)));
+        }
         Ok(match work::route(work, &target, record, self.replica_role) {
             Ok(route) => Ok((route, target)),
             Err(findings) => Err(FlowError::refused_by_target(&findings)),

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::watch;
@@ -24,6 +23,7 @@ use crate::flow::join::{self, Joining};
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
 use crate::flow::parking::{self, Parking, Retry};
+use crate::flow::patience::Patience;
 use crate::flow::pipeline::{self, Pipeline};
 use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::status::Board;
@@ -44,11 +44,6 @@ pub enum Until {
     Position(Lsn),
 }
 
-/// Failures without any progress in between for so long end the stream.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(900);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
 /// Runs a stream until `stop` turns true, the position is reached, or a failure that does not pass.
 pub async fn run(
     options: &StreamOptions,
@@ -61,17 +56,16 @@ pub async fn run(
         Until::Position(lsn) => Some(lsn),
         Until::Stopped | Until::CaughtUp => None,
     };
-    let mut pause = FIRST_PAUSE;
-    let mut failing_since: Option<Instant> = None;
+    let mut patience = Patience::new(&board.view());
     let mut owned = None;
     let mut retry = Retry::new(options.park.pause);
-    let mut applied_before = board.view().applied_lsn;
     loop {
         let mut life = Life { position: &mut target_position, owned: &mut owned, retry: &mut retry };
-        let error = match run_once(options, until, &mut life, events, board, stop.clone()).await {
+        let once = Box::pin(run_once(options, until, &mut life, events, board, stop.clone()));
+        let error = match once.await {
             Ok(Ended::Done) => return Ok(()),
             Ok(Ended::Again) => {
-                (pause, failing_since) = (FIRST_PAUSE, None);
+                patience.renew();
                 continue;
             }
             Err(error) => error,
@@ -79,25 +73,21 @@ pub async fn run(
         if *stop.borrow() {
             return Ok(());
         }
-        let applied = board.view().applied_lsn;
-        if applied > applied_before {
-            (pause, failing_since, applied_before) = (FIRST_PAUSE, None, applied);
-        }
-        let since = *failing_since.get_or_insert_with(Instant::now);
-        if error.advice() == RetryAdvice::Stop || since.elapsed() > GIVE_UP_AFTER {
+        let Some(pause) = patience.after(&error, &board.view(), owned.is_some(), Instant::now()) else {
             board.update(|v| {
                 v.state = StreamState::Failed;
                 v.error = Some(error.to_string());
             });
             return Err(error);
-        }
+        };
         let wait = pause.mul_f64(rand::rng().random_range(0.5..1.5));
-        events.warning(format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+        // A person may be needed: what can be done is told at once.
+        let told = parking::with_hint(&error, &options.key);
+        events.warning(format!("{told}; trying again in {:.1} s", wait.as_secs_f64()));
         board.update(|v| v.error = Some(error.to_string()));
         if tokio::time::timeout(wait, stopped(&mut stop)).await.is_ok() {
             return Ok(());
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -157,9 +147,8 @@ async fn run_once(
     }
     // A table that joins belongs to what is to be caught up with.
     let until = life.position.filter(|_| ready.joining.is_empty());
-    Running { options, until, events, board, retry: life.retry }
-        .stream(ready, replication, source, target, stop)
-        .await
+    let mut running = Running { options, until, events, board, retry: life.retry };
+    Box::pin(running.stream(ready, replication, source, target, stop)).await
 }
 
 struct Running<'a> {

@@ -32,6 +32,7 @@ macro_rules! cases {
 }
 
 cases! {
+    cast_refused
     condition
     condition_refused
     conflicts
