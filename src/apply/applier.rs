@@ -391,6 +391,7 @@ impl Applier {
                 Err(ApplyError::RejectedAtCommit {
                     commit_lsn: group.last_commit().unwrap_or_default(),
                     reason: cause.text(),
+                    table: cause.table(),
                 })
             }
             Err(Failure { cause, .. }) => Err(serial::infrastructure(cause)),

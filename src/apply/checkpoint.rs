@@ -4,6 +4,7 @@ use tokio_postgres::types::{PgLsn, Type};
 use tokio_postgres::{Client, Statement};
 
 use crate::apply::group::Closing;
+use crate::apply::parked_store;
 use crate::apply::single::stamp_text;
 use crate::model::{Lsn, TableName};
 use crate::pg::PgError;
@@ -55,8 +56,8 @@ impl From<tokio_postgres::Error> for StateError {
     }
 }
 
-/// The version of `schema.sql`.
-const VERSION: i32 = 1;
+/// The version that `schema.sql` and what follows it make.
+const VERSION: i32 = 2;
 
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
@@ -74,8 +75,12 @@ pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
 
 async fn ensure_schema_locked(client: &Client) -> Result<(), StateError> {
     match schema_version(client).await? {
-        None => Ok(client.batch_execute(include_str!("schema.sql")).await?),
+        None => {
+            client.batch_execute(include_str!("schema.sql")).await?;
+            Ok(client.batch_execute(include_str!("schema_2.sql")).await?)
+        }
         Some(found) if found > VERSION => Err(StateError::Newer { found, known: VERSION }),
+        Some(1) => Ok(client.batch_execute(include_str!("schema_2.sql")).await?),
         Some(_) => Ok(()),
     }
 }
@@ -222,6 +227,7 @@ pub async fn back_to_creating(
 /// Removes all that the target knows of one table of the stream, or of the whole stream.
 pub async fn forget(client: &Client, key: &StreamKey, table: Option<&TableName>) -> Result<(), StateError> {
     if let Some(table) = table {
+        parked_store::forget(client, key, &[table.to_string()]).await?;
         client
             .execute(
                 "DELETE FROM repcloud.table_state WHERE source = $1 AND target = $2 AND target_table = $3",
@@ -230,7 +236,7 @@ pub async fn forget(client: &Client, key: &StreamKey, table: Option<&TableName>)
             .await?;
         return Ok(());
     }
-    for name in ["table_state", "durability", "skip", "checkpoint"] {
+    for name in ["parked", "table_state", "durability", "skip", "checkpoint"] {
         let sql = format!("DELETE FROM repcloud.{name} WHERE source = $1 AND target = $2");
         client.execute(&sql, &[&key.source, &key.target]).await?;
     }
@@ -243,6 +249,8 @@ pub struct CheckpointWriter {
     statement: Statement,
     key: StreamKey,
     generation: i64,
+    /// A last parameter.
+    tables: Option<String>,
 }
 
 impl CheckpointWriter {
@@ -256,7 +264,20 @@ impl CheckpointWriter {
                 &[Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT],
             )
             .await?;
-        Ok(CheckpointWriter { statement, key, generation })
+        Ok(CheckpointWriter { statement, key, generation, tables: None })
+    }
+
+    /// The same for the applier of parked changes: a position is the number of a row of `repcloud.parked`, and rows of
+    /// `tables` up to it go. The stream's own position stays where it is.
+    pub async fn for_parked(
+        client: &Client,
+        key: StreamKey,
+        generation: i64,
+        tables: &[String],
+    ) -> Result<Self, PgError> {
+        let statement = client.prepare_typed(parked_store::APPLIED, &[Type::TEXT; 7]).await?;
+        let tables = serde_json::json!(tables).to_string();
+        Ok(CheckpointWriter { statement, key, generation, tables: Some(tables) })
     }
 
     /// The prepared statement.
@@ -266,14 +287,16 @@ impl CheckpointWriter {
 
     /// Its parameters.
     pub(crate) fn values(&self, closing: &Closing, changes: usize) -> Vec<String> {
-        vec![
+        let mut values = vec![
             closing.position.to_string(),
             closing.commit_time.map(stamp_text).unwrap_or_default(),
             changes.to_string(),
             self.key.source.clone(),
             self.key.target.clone(),
             self.generation.to_string(),
-        ]
+        ];
+        values.extend(self.tables.clone());
+        values
     }
 
     /// Which stream.

@@ -54,7 +54,8 @@ fn row_json(relation: &Relation, tuple: &Tuple) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
-/// Writes one row of the conflict table, in whatever transaction the session is.
+/// Writes one row of the conflict table, in whatever transaction the session is. What stops again at each attempt is
+/// written once.
 pub(crate) async fn record(
     client: &Client,
     key: &StreamKey,
@@ -75,7 +76,10 @@ pub(crate) async fn record(
     client
         .execute(
             "INSERT INTO repcloud.conflict (source, target, target_table, commit_lsn, commit_time, xid, operation, resolution, reason, old_row, new_row) \
-             VALUES ($1, $2, $3, $4, $5::text::timestamptz, $6, $7, $8, $9, $10::text::jsonb, $11::text::jsonb)",
+             SELECT $1, $2, $3, $4, $5::text::timestamptz, $6, $7, $8, $9, $10::text::jsonb, $11::text::jsonb \
+             WHERE $8 <> 'stopped' OR NOT EXISTS (SELECT FROM repcloud.conflict WHERE source = $1 AND target = $2 AND target_table = $3 \
+             AND commit_lsn = $4 AND operation = $7 AND resolution = $8 AND reason = $9 \
+             AND old_row IS NOT DISTINCT FROM $10::text::jsonb AND new_row IS NOT DISTINCT FROM $11::text::jsonb)",
             &[
                 &key.source,
                 &key.target,

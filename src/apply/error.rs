@@ -33,6 +33,8 @@ pub enum ApplyError {
         "the target rejects the end of a group of source transactions, the last of which is {commit_lsn}: {reason}"
     )]
     RejectedAtCommit {
+        /// The table whose constraint it is, where the server says so.
+        table: Option<TableName>,
         /// Start of the last commit record of the group.
         commit_lsn: Lsn,
         /// Without values.

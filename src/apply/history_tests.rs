@@ -166,7 +166,9 @@ impl Target {
                     return Err(format!("{shape:?}: {touched} rows instead of {rows}"));
                 }
             }
-            Step::Copy { .. } | Step::ReadAndReplace { .. } => return Err("not in these plans".into()),
+            Step::Copy { .. } | Step::ReadAndReplace { .. } | Step::Park { .. } => {
+                return Err("not in these plans".into());
+            }
         }
         Ok(())
     }

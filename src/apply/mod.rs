@@ -1,8 +1,9 @@
 //! Floor 3: changes into the target.
 //!
 //! `route` says where a table's changes go; `group`, `coalesce`, `table_plan`, `single` and `plan` turn groups of
-//! transactions into statements, `encode` into bytes, `progress` says what may be confirmed: all pure. `checkpoint`
-//! is the stream's state in the target (`table_state`, `skip` and `state_read` belong to it), `target_session`,
+//! transactions into statements, `encode` into bytes, `parked` keeps changes that wait, `progress` says what may be
+//! confirmed: all pure. `checkpoint` is the stream's state in the target (`table_state`, `parked_store`, `skip` and
+//! `state_read` belong to it), `target_session`,
 //! `serial`, `applier` and `flusher` write.
 
 pub mod applier;
@@ -14,11 +15,14 @@ pub mod encode;
 pub mod error;
 mod flusher;
 pub mod group;
+pub mod parked;
+pub mod parked_store;
 pub mod plan;
 pub mod progress;
 pub mod route;
 pub mod row;
 mod serial;
+mod shape_error;
 mod single;
 pub mod skip;
 pub mod state_read;

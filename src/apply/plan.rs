@@ -11,7 +11,10 @@ use bytes::Bytes;
 
 use crate::apply::coalesce::Contradiction;
 use crate::apply::encode::{BinaryValueError, TextArray};
-use crate::apply::route::{Binding, Bindings, Bound, Delivery, Route, RouteId, RouteTable, ShapeError};
+use crate::apply::parked::ParkPlan;
+use crate::apply::route::{
+    Binding, Bindings, Bound, Delivery, ParkedRoute, Route, RouteId, RouteTable, ShapeError,
+};
 use crate::apply::row::{Row, complete_new};
 use crate::apply::single;
 use crate::apply::table_plan::TablePlan;
@@ -60,6 +63,13 @@ pub enum Step {
         /// RESTART IDENTITY.
         restart_identity: bool,
     },
+    /// Changes of tables that wait, into `repcloud.parked`.
+    Park {
+        /// Rows in each parameter, and rows it must write.
+        rows: usize,
+        /// One array a column, then the names of the stream.
+        params: Vec<TextArray>,
+    },
     /// TRUNCATE of a logdel table: live rows are stamped.
     StampAll {
         /// The table.
@@ -73,7 +83,7 @@ impl Step {
     /// Bytes of its parameters.
     pub fn bytes(&self) -> usize {
         match self {
-            Step::Rows { params, .. } => params.iter().map(TextArray::len).sum(),
+            Step::Rows { params, .. } | Step::Park { params, .. } => params.iter().map(TextArray::len).sum(),
             Step::Copy { data, .. } => data.len(),
             Step::ReadAndReplace { key, new, .. } => {
                 key.iter().map(TextArray::len).sum::<usize>()
@@ -174,6 +184,22 @@ impl Resolved<'_> {
     pub(crate) fn bindings(&self, located: &Located<'_>) -> &[Binding] {
         self.bounds.get(located.bound).map_or(&[], |b| &*b.bindings)
     }
+
+    /// The parked routes of a row change.
+    fn parked(&self, located: &Located<'_>) -> &[usize] {
+        self.bounds.get(located.bound).map_or(&[], |b| &*b.parked)
+    }
+
+    /// The parked routes of any change.
+    pub(crate) fn waiting(&self, routes: &RouteTable, located: &Located<'_>) -> Vec<usize> {
+        let Change::Truncate { relations, .. } = located.change else {
+            return self.parked(located).to_vec();
+        };
+        let hit =
+            |route: &ParkedRoute| route.published.iter().any(|p| relations.iter().any(|r| r.name == *p));
+        let all = routes.parked().iter().enumerate();
+        all.filter(|(_, route)| hit(route)).map(|(id, _)| id).collect()
+    }
 }
 
 /// Finds the bindings of every change of `group`.
@@ -262,7 +288,9 @@ pub fn plan(
     let resolved = resolve(group, routes, cache)?;
     let mut planner =
         Planner { routes, options, tables: Vec::new(), open: HashMap::default(), steps: Vec::new() };
+    let mut parking = ParkPlan::default();
     for located in &resolved.changes {
+        park(&mut parking, routes, &resolved, located);
         match planner.add(located, resolved.bindings(located)) {
             Ok(()) => {}
             Err(Stop::Contradiction) => return Ok(None),
@@ -270,7 +298,32 @@ pub fn plan(
         }
     }
     planner.flush()?;
+    parking.finish(&mut planner.steps)?;
     Ok(Some(planner.steps))
+}
+
+/// Keeps the change for those who wait for it.
+fn park(parking: &mut ParkPlan, routes: &RouteTable, resolved: &Resolved<'_>, located: &Located<'_>) {
+    if let Change::Truncate { relations, restart_identity, .. } = located.change {
+        return parking.truncate(routes, relations, *restart_identity, &located.txn);
+    }
+    for &id in resolved.parked(located) {
+        if let Some(route) = routes.parked().get(id) {
+            parking.add(id, route, located);
+        }
+    }
+}
+
+/// The steps that keep one change.
+pub(crate) fn park_steps(
+    routes: &RouteTable,
+    resolved: &Resolved<'_>,
+    located: &Located<'_>,
+) -> Result<Vec<Step>, PlanError> {
+    let (mut parking, mut steps) = (ParkPlan::default(), Vec::new());
+    park(&mut parking, routes, resolved, located);
+    parking.finish(&mut steps)?;
+    Ok(steps)
 }
 
 struct Planner<'g> {
@@ -416,10 +469,11 @@ pub(crate) fn serial_steps(
     resolved: &Resolved<'_>,
     located: &Located<'_>,
 ) -> Result<Vec<Step>, PlanError> {
+    let mut steps = park_steps(routes, resolved, located)?;
     if let Change::Truncate { relations, restart_identity, .. } = located.change {
-        return truncate(routes, relations, *restart_identity, &located.txn);
+        steps.extend(truncate(routes, relations, *restart_identity, &located.txn)?);
+        return Ok(steps);
     }
-    let mut steps = Vec::new();
     for binding in resolved.bindings(located) {
         steps.extend(single_route_steps(routes, located, binding)?);
     }

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::apply::checkpoint::StreamKey;
 use crate::model::{Lsn, Oid, Relation, TableName};
 use crate::sql::shape::ShapeTable;
+
+pub use crate::apply::shape_error::ShapeError;
 
 /// Index of a route in its [`RouteTable`].
 pub type RouteId = usize;
@@ -87,57 +90,15 @@ pub struct Route {
     pub former_names: Vec<(String, String)>,
 }
 
-/// The source described a table in a way the target does not fit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ShapeError {
-    /// The source sends a column the target lacks.
-    #[error(
-        "source column {column} of {source_table} has no column in target table {target}; add it there (ALTER TABLE {target} ADD COLUMN …) and start again, or name the wanted columns in the configuration"
-    )]
-    ColumnAdded {
-        /// Source table.
-        source_table: TableName,
-        /// Target table.
-        target: TableName,
-        /// Column.
-        column: String,
-    },
-    /// The source no longer sends a column the target has.
-    #[error(
-        "column {column} is gone from source table {source_table} but still in target table {target}; drop it there and start again, or accept the target as it is (repcloud reset --table … --accept-target)"
-    )]
-    ColumnDropped {
-        /// Source table.
-        source_table: TableName,
-        /// Target table.
-        target: TableName,
-        /// Column.
-        column: String,
-    },
-    /// The type changed.
-    #[error(
-        "column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it (repcloud reset --table … --accept-target)"
-    )]
-    TypeChanged {
-        /// Source table.
-        source_table: TableName,
-        /// Target table.
-        target: TableName,
-        /// Column.
-        column: String,
-    },
-    /// A key column is missing.
-    #[error(
-        "key column {column} of target table {target} is not among the columns of source table {source_table}"
-    )]
-    KeyMissing {
-        /// Source table.
-        source_table: TableName,
-        /// Target table.
-        target: TableName,
-        /// Column.
-        column: String,
-    },
+/// A target table that waits beside the stream: its changes are kept in `repcloud.parked`.
+#[derive(Debug, Clone)]
+pub struct ParkedRoute {
+    /// Whose.
+    pub key: StreamKey,
+    /// The published tables whose changes wait for it.
+    pub published: Vec<TableName>,
+    /// The target table.
+    pub target: TableName,
 }
 
 /// Marks a target column the source does not send.
@@ -222,6 +183,7 @@ pub struct RouteTable {
     by_published: HashMap<TableName, Vec<RouteId>>,
     /// Changes committed by route, for those who watch.
     committed: Vec<AtomicU64>,
+    parked: Vec<ParkedRoute>,
 }
 
 impl RouteTable {
@@ -234,7 +196,17 @@ impl RouteTable {
             }
         }
         let committed = routes.iter().map(|_| AtomicU64::new(0)).collect();
-        RouteTable { routes, by_published, committed }
+        RouteTable { routes, by_published, committed, parked: Vec::new() }
+    }
+
+    /// The same with tables whose changes are only kept.
+    pub fn with_parked(self, parked: Vec<ParkedRoute>) -> Self {
+        RouteTable { parked, ..self }
+    }
+
+    /// The tables whose changes are only kept.
+    pub fn parked(&self) -> &[ParkedRoute] {
+        &self.parked
     }
 
     /// The route with this id. Ids come from this table only.
@@ -285,6 +257,8 @@ type Described = (Arc<Relation>, Bound);
 pub struct Bound {
     /// The routes it fits.
     pub bindings: Arc<[Binding]>,
+    /// Indexes into [`RouteTable::parked`].
+    pub parked: Arc<[usize]>,
     /// The routes it does not fit, with their `copied_at`: no matter for changes that the copy holds already.
     misfits: Arc<[(Lsn, ShapeError)]>,
 }
@@ -316,7 +290,10 @@ impl Bindings {
                 Err(error) => misfits.push((route.copied_at, error)),
             }
         }
-        let bound = Bound { bindings: bindings.into(), misfits: misfits.into() };
+        let waits =
+            |(id, route): (usize, &ParkedRoute)| route.published.contains(&relation.name).then_some(id);
+        let parked = routes.parked().iter().enumerate().filter_map(waits).collect();
+        let bound = Bound { bindings: bindings.into(), parked, misfits: misfits.into() };
         self.by_oid.insert(relation.oid, (relation.clone(), bound.clone()));
         bound
     }

@@ -1,4 +1,4 @@
--- State of repcloud in a target database. Version 1.
+-- State of repcloud in a target database. Version 1; the later ones are made from it by schema_<version>.sql.
 CREATE SCHEMA IF NOT EXISTS repcloud;
 
 CREATE TABLE repcloud.version (version integer NOT NULL);

@@ -9,12 +9,14 @@ use crate::apply::blame::blame;
 use crate::apply::checkpoint::StreamKey;
 use crate::apply::conflict::{self, Resolution, operation};
 use crate::apply::error::ApplyError;
-use crate::apply::plan::{Group, Located, Resolved, Step, resolve, serial_steps, single_route_steps};
+use crate::apply::plan::{
+    Group, Located, Resolved, Step, park_steps, resolve, serial_steps, single_route_steps,
+};
 use crate::apply::route::{Binding, Bindings, OnConflict, Route};
 use crate::apply::row::Row;
 use crate::apply::target_session::{Cause, Command, Failure, TargetSession};
 use crate::apply::{single, skip};
-use crate::model::{Change, Lsn};
+use crate::model::{Change, Lsn, TableName};
 use crate::pg::failure::{FailureClass, class_of_sqlstate};
 
 /// Changes of one flight.
@@ -117,12 +119,17 @@ impl Careful<'_> {
             match located.change {
                 Change::Truncate { .. } => {
                     let steps = serial_steps(&routes, &resolved, located)?;
-                    let route = steps.first().map(first_route).unwrap_or_default();
                     if let Err(cause) = self.attempt(&steps).await? {
-                        return Err(self.rejected(located, route, &cause));
+                        return Err(match steps.iter().find_map(first_route) {
+                            Some(route) => self.rejected(located, route, &cause),
+                            None => infrastructure(cause),
+                        });
                     }
                 }
                 _ => {
+                    if let Err(cause) = self.attempt(&park_steps(&routes, &resolved, located)?).await? {
+                        return Err(infrastructure(cause));
+                    }
                     for binding in resolved.bindings(located) {
                         self.one(located, binding).await?;
                     }
@@ -211,6 +218,11 @@ impl Careful<'_> {
         for route in routes {
             self.record(located, route, Resolution::Skipped, "left out on request").await?;
         }
+        for id in resolved.waiting(self.session.routes(), located) {
+            if let Some(route) = self.session.routes().parked().get(id) {
+                self.record_for(located, &route.target, Resolution::Skipped, "left out on request").await?;
+            }
+        }
         Ok(())
     }
 
@@ -243,6 +255,16 @@ impl Careful<'_> {
         reason: &str,
     ) -> Result<(), ApplyError> {
         let table = &self.session.routes().route(route).target;
+        self.record_for(located, table, resolution, reason).await
+    }
+
+    async fn record_for(
+        &self,
+        located: &Located<'_>,
+        table: &TableName,
+        resolution: Resolution,
+        reason: &str,
+    ) -> Result<(), ApplyError> {
         let client = self.session.session().client();
         conflict::record(client, self.key, table, &located.txn, located.change, resolution, reason).await?;
         Ok(())
@@ -281,12 +303,13 @@ impl Careful<'_> {
     }
 }
 
-fn first_route(step: &Step) -> usize {
+fn first_route(step: &Step) -> Option<usize> {
     match step {
         Step::Rows { route, .. }
         | Step::Copy { route, .. }
         | Step::ReadAndReplace { route, .. }
-        | Step::StampAll { route, .. } => *route,
-        Step::Truncate { routes, .. } => routes.first().copied().unwrap_or_default(),
+        | Step::StampAll { route, .. } => Some(*route),
+        Step::Truncate { routes, .. } => routes.first().copied(),
+        Step::Park { .. } => None,
     }
 }

@@ -40,13 +40,15 @@ pub(crate) async fn mark_skipped(client: &Client, key: &StreamKey, commit_lsn: L
     Ok(())
 }
 
-/// Removes and names the requests that the position has passed without meeting their transaction.
+/// Removes and names the requests that the position has passed without meeting their transaction. One whose changes
+/// wait in `repcloud.parked` will be met.
 pub async fn remove_unmatched(client: &Client, key: &StreamKey) -> Result<Vec<Lsn>, StateError> {
     let rows = client
         .query(
             "DELETE FROM repcloud.skip s USING repcloud.checkpoint c WHERE s.source = $1 AND s.target = $2 \
              AND c.source = s.source AND c.target = s.target AND c.phase = 'ready' \
-             AND s.skipped_at IS NULL AND s.commit_lsn < c.applied_lsn RETURNING s.commit_lsn",
+             AND s.skipped_at IS NULL AND s.commit_lsn < c.applied_lsn \
+             AND NOT EXISTS (SELECT FROM repcloud.parked p WHERE p.source = s.source AND p.target = s.target AND p.commit_lsn = s.commit_lsn) RETURNING s.commit_lsn",
             &[&key.source, &key.target],
         )
         .await?;

@@ -14,6 +14,8 @@ pub enum TableState {
     Copying,
     /// Rows complete, changes follow.
     Streaming,
+    /// Its changes wait in `repcloud.parked`.
+    Parked,
     /// Stopped; its rows are no longer kept up.
     NeedsCopy,
     /// Stopped by an error.
@@ -26,14 +28,21 @@ impl TableState {
         match self {
             TableState::Copying => "copying",
             TableState::Streaming => "streaming",
+            TableState::Parked => "parked",
             TableState::NeedsCopy => "needs_copy",
             TableState::Failed => "failed",
         }
     }
 
     fn parse(text: &str) -> Result<Self, StateError> {
-        [TableState::Copying, TableState::Streaming, TableState::NeedsCopy, TableState::Failed]
-            .into_iter()
+        let all = [
+            TableState::Copying,
+            TableState::Streaming,
+            TableState::Parked,
+            TableState::NeedsCopy,
+            TableState::Failed,
+        ];
+        all.into_iter()
             .find(|s| s.as_str() == text)
             .ok_or_else(|| StateError::Damaged(format!("table state \"{text}\"")))
     }
@@ -62,14 +71,22 @@ pub struct TableRecord {
     pub rows_total: i64,
     /// Why it is stopped.
     pub error: Option<String>,
+    /// The table for which it waits while it is parked: itself, or one that foreign keys tie it to. Set by
+    /// [`crate::apply::parked_store`] alone, like the two below.
+    pub parked_with: Option<String>,
+    /// Changes that wait.
+    pub parked_changes: i64,
+    /// Bytes of their images.
+    pub parked_bytes: i64,
 }
 
 /// All table rows of the stream.
 pub async fn read_tables(client: &Client, key: &StreamKey) -> Result<Vec<TableRecord>, StateError> {
     let rows = client
         .query(
-            "SELECT target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns::text, rows_copied, rows_total, error \
-             FROM repcloud.table_state WHERE source = $1 AND target = $2 ORDER BY target_table",
+            "SELECT target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns::text, rows_copied, rows_total, error, \
+             to_jsonb(t)->>'parked_with', coalesce((to_jsonb(t)->>'parked_changes')::int8, 0), coalesce((to_jsonb(t)->>'parked_bytes')::int8, 0) \
+             FROM repcloud.table_state t WHERE source = $1 AND target = $2 ORDER BY target_table",
             &[&key.source, &key.target],
         )
         .await?;
@@ -90,6 +107,10 @@ pub async fn read_tables(client: &Client, key: &StreamKey) -> Result<Vec<TableRe
                 rows_copied: row.try_get(7)?,
                 rows_total: row.try_get(8)?,
                 error: row.try_get(9)?,
+                // Version 1 has none of them, and `status` reads it without bringing it up to date.
+                parked_with: row.try_get(10)?,
+                parked_changes: row.try_get(11)?,
+                parked_bytes: row.try_get(12)?,
             })
         })
         .collect()

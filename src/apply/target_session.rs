@@ -16,9 +16,10 @@ use tokio_postgres::Statement;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use crate::apply::encode::TextArray;
+use crate::apply::parked::{PARK, PARK_PARAMETERS};
 use crate::apply::plan::Step;
 use crate::apply::route::{RouteId, RouteTable};
-use crate::model::quote_ident;
+use crate::model::{TableName, quote_ident};
 use crate::pg::{PgError, Session};
 use crate::sql::empty::empty;
 use crate::sql::shape::{ColumnSet, Shape};
@@ -48,13 +49,15 @@ pub(crate) enum Cause {
     /// It touched another number of rows than it should.
     RowCount { expected: u64, touched: u64 },
     /// The server or the connection.
-    Error { error: PgError, sqlstate: Option<String> },
+    Error { error: PgError, sqlstate: Option<String>, table: Option<TableName> },
 }
 
 impl From<tokio_postgres::Error> for Cause {
     fn from(error: tokio_postgres::Error) -> Self {
         let sqlstate = error.code().map(|c| c.code().to_owned());
-        Cause::Error { error: error.into(), sqlstate }
+        let db = error.as_db_error();
+        let table = db.and_then(|db| Some(TableName::new(db.schema()?, db.table()?)));
+        Cause::Error { error: error.into(), sqlstate, table }
     }
 }
 
@@ -64,6 +67,7 @@ enum StatementKey {
     Shape(RouteId, Shape),
     Copy(RouteId, ColumnSet),
     StampAll(RouteId),
+    Park,
 }
 
 /// See the module.
@@ -171,6 +175,11 @@ impl TargetSession {
                 let touched = self.session.execute_raw(statement, &params).await?;
                 counted(*rows as u64, touched)
             }
+            Command::Step(Step::Park { rows, params }) => {
+                let statement = self.statement(&StatementKey::Park)?;
+                let params: Vec<Param<'_>> = params.iter().map(Param).collect();
+                counted(*rows as u64, self.session.execute_raw(statement, &params).await?)
+            }
             Command::Step(Step::StampAll { route, stamp }) => {
                 let statement = self.statement(&StatementKey::StampAll(*route))?;
                 self.session.execute_raw(statement, &[Param(stamp)]).await?;
@@ -192,6 +201,7 @@ impl TargetSession {
                 what: "a statement was not prepared".into(),
             },
             sqlstate: None,
+            table: None,
         })
     }
 
@@ -214,6 +224,7 @@ impl TargetSession {
             StatementKey::StampAll(route) => {
                 (self.routes.route(*route).shape.stamp_all().unwrap_or_default(), 1)
             }
+            StatementKey::Park => (PARK.to_owned(), PARK_PARAMETERS),
         };
         let statement = self.session.prepare_typed(&sql, &vec![Type::TEXT_ARRAY; parameters]).await?;
         self.statements.insert(key, statement);
@@ -233,7 +244,8 @@ impl TargetSession {
         // When COPY is refused before it takes data, tokio-postgres has already sent a Sync too many: every later answer
         // would be taken for that of the next statement. Without its SQLSTATE the failure counts as the connection's,
         // and the session is given up.
-        let broken = |error: tokio_postgres::Error| Cause::Error { error: error.into(), sqlstate: None };
+        let broken =
+            |error: tokio_postgres::Error| Cause::Error { error: error.into(), sqlstate: None, table: None };
         let sink = self.session.copy_in(statement).await.map_err(broken)?;
         let mut sink = std::pin::pin!(sink);
         let mut data = data.clone();
@@ -274,6 +286,7 @@ impl TargetSession {
                     TextArray::of(std::iter::once(value)).map_err(|e| Cause::Error {
                         error: PgError::Protocol { during: "applying".into(), what: e.to_string() },
                         sqlstate: None,
+                        table: None,
                     })?
                 }
                 (None, None) => return counted(1, 0),
@@ -292,6 +305,7 @@ fn statement_key(step: &Step) -> Option<StatementKey> {
         Step::Rows { route, shape, .. } => Some(StatementKey::Shape(*route, shape.clone())),
         Step::Copy { route, columns, .. } => Some(StatementKey::Copy(*route, columns.clone())),
         Step::StampAll { route, .. } => Some(StatementKey::StampAll(*route)),
+        Step::Park { .. } => Some(StatementKey::Park),
         Step::Truncate { .. } | Step::ReadAndReplace { .. } => None,
     }
 }
@@ -322,6 +336,14 @@ impl ToSql for Param<'_> {
 }
 
 impl Cause {
+    /// The table it is about, where the server says so.
+    pub(crate) fn table(&self) -> Option<TableName> {
+        match self {
+            Cause::Error { table, .. } => table.clone(),
+            Cause::RowCount { .. } => None,
+        }
+    }
+
     /// Without values.
     pub(crate) fn text(&self) -> String {
         match self {

@@ -12,6 +12,7 @@ pub(crate) use repack::{repack, repack_of};
 
 use super::report::{Exit, Failure};
 use crate::apply::checkpoint::StreamKey;
+use crate::apply::parked_store::ParkLimits;
 use crate::apply::route::{Delivery, OnConflict};
 use crate::config::{self, Connection, Login, ReplicateEntry, Settings};
 use crate::flow::{EntryOptions, FlowError, StreamOptions};
@@ -66,9 +67,23 @@ pub(crate) fn stream(settings: &Settings, source: &Connection, target: &Connecti
         slot_name: source.slot_name.clone(),
         publication: source.publication.clone(),
         max_retained_wal: source.max_retained_wal,
+        park: park_limits(),
         entries: settings.entries_of(&source.name).filter(|e| e.target == target.name).map(entry).collect(),
         copy_workers: 2,
     }
+}
+
+/// The limits are not for tuning; the variables are for tests alone.
+fn park_limits() -> ParkLimits {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let mut limits = ParkLimits::default();
+    if let Some(changes) = number("REPCLOUD_PARK_CHANGES") {
+        limits.changes = changes.into();
+    }
+    if let Some(seconds) = number("REPCLOUD_PARK_PAUSE_SECONDS") {
+        limits.pause = Duration::from_secs(seconds.into());
+    }
+    limits
 }
 
 /// What a stream tells becomes log lines.
@@ -123,6 +138,7 @@ fn grant(grant: &config::Grant) -> String {
 pub(crate) fn flow_failure(error: FlowError, source: &str) -> Failure {
     let exit = match &error {
         FlowError::Refused(_) => Exit::Refused,
+        FlowError::Unfinished(_) => Exit::Partly,
         _ => Exit::Failed,
     };
     let hint = error.hint(source);

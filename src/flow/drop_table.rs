@@ -54,6 +54,7 @@ pub async fn drop_table(
 ) -> Result<Dropped, FlowError> {
     let target = connect_target(options).await?;
     let key = &options.key;
+    checkpoint::ensure_schema(&target).await?;
     hold_stream(&target, key).await?;
     let mut records = checkpoint::read_tables(&target, key).await?;
     let name = table.to_string();

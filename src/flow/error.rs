@@ -10,7 +10,7 @@ use crate::catalog::ddl::DdlError;
 use crate::copy::CopyError;
 use crate::flow::start::StopReason;
 use crate::flow::work::TargetFinding;
-use crate::model::RetryAdvice;
+use crate::model::{RetryAdvice, TableName};
 use crate::pg::PgError;
 use crate::verify::VerifyError;
 
@@ -30,6 +30,24 @@ pub enum FlowError {
     /// A person must decide.
     #[error("{0}")]
     Stopped(StopReason),
+    /// The stream goes on or has ended as asked, but these tables are not in step.
+    #[error("{}", .0.join("\n"))]
+    Unfinished(Vec<String>),
+    /// Partitions of a source table came or went.
+    #[error(
+        "the partitions of source table {source_table} have changed ({changes}); its rows in target table {target_table} are no longer certain: \
+         copy the table again (repcloud reset --source {source_name} --table {target_table} --recopy)"
+    )]
+    PartitionsChanged {
+        /// Source table.
+        source_table: TableName,
+        /// Target table.
+        target_table: TableName,
+        /// Source connection.
+        source_name: String,
+        /// What came and went.
+        changes: String,
+    },
     /// Another process runs this stream.
     #[error("another process runs the stream {source_name} → {target_name}{}", held(.holder))]
     Running {

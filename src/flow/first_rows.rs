@@ -126,6 +126,7 @@ pub(crate) async fn analyze_all(options: &ConnectOptions, tables: &[TableName], 
 pub(crate) struct FirstRows {
     held: HeldSnapshot,
     at: Lsn,
+    then: TableState,
 }
 
 /// Bytes of heap one chunk reads: small enough that many sessions share a table to its end, and that progress is seen;
@@ -153,7 +154,12 @@ struct Progress<'a> {
 impl FirstRows {
     /// Imports `exported` (a slot's snapshot) and exports it anew from a session of our own.
     pub(crate) async fn hold(options: &ConnectOptions, exported: &str, at: Lsn) -> Result<Self, FlowError> {
-        Ok(FirstRows { held: HeldSnapshot::hold(options, exported).await?, at })
+        Ok(FirstRows { held: HeldSnapshot::hold(options, exported).await?, at, then: TableState::Streaming })
+    }
+
+    /// The state of a table whose rows are there: streaming, unless it is said here.
+    pub(crate) fn then(self, then: TableState) -> Self {
+        FirstRows { then, ..self }
     }
 
     /// The consistent point: changes of transactions that commit later are streamed, all others are in the snapshot.
@@ -216,6 +222,7 @@ impl FirstRows {
         }
         let copy = Copy {
             snapshot: self.held.id(),
+            then: self.then,
             options,
             tables: &tables,
             tasks: Mutex::new(tasks),
@@ -279,6 +286,7 @@ impl FirstRows {
 
 struct Copy<'a> {
     snapshot: &'a str,
+    then: TableState,
     options: &'a StreamOptions,
     tables: &'a [Progress<'a>],
     tasks: Mutex<VecDeque<Task>>,
@@ -345,10 +353,10 @@ impl Copy<'_> {
         }
         let rows = table.rows.load(Ordering::Relaxed);
         record.rows_copied = i64::try_from(rows).unwrap_or(i64::MAX);
-        record.state = TableState::Streaming;
+        record.state = self.then;
         checkpoint::write_table(&target, key, &record).await?;
         self.board.update_table(&name, |t| {
-            t.state = "streaming".into();
+            t.state = self.then.as_str().into();
             t.rows_copied = rows;
         });
         self.events.info(format!("copied {name}: {rows} rows"));

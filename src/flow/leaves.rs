@@ -24,13 +24,18 @@ pub(crate) async fn record(target: &Session, key: &StreamKey, work: &TableWork) 
     Ok(checkpoint::write_leaves(target, key, &work.target, leaves(work).as_deref()).await?)
 }
 
-/// Compares the leaves there are with those of the copy.
-pub(crate) async fn check(target: &Session, key: &StreamKey, work: &[TableWork]) -> Result<(), FlowError> {
+/// Compares the leaves there are with those of the copy; a finding for each table whose leaves are others.
+pub(crate) async fn changed(
+    target: &Session,
+    key: &StreamKey,
+    work: &[TableWork],
+) -> Result<Vec<FlowError>, FlowError> {
+    let mut found = Vec::new();
     for (target_table, known) in checkpoint::read_leaves(target, key).await? {
         let Some(work) = work.iter().find(|w| w.target.to_string() == target_table) else { continue };
-        compare(key, work, &known, &leaves(work).unwrap_or_default())?;
+        found.extend(compare(key, work, &known, &leaves(work).unwrap_or_default()).err());
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Compares `now` with the leaves that are published for `work`.
@@ -40,11 +45,12 @@ pub(crate) fn check_published(key: &StreamKey, work: &TableWork, now: &[TableNam
 
 fn compare(key: &StreamKey, work: &TableWork, known: &[String], now: &[String]) -> Result<(), FlowError> {
     let Some(changes) = changes(known, now) else { return Ok(()) };
-    Err(FlowError::Refused(vec![format!(
-        "the partitions of source table {} have changed ({changes}); its rows in target table {} are no longer certain: \
-         copy the table again (repcloud reset --source {} --table {} --recopy)",
-        work.source.name, work.target, key.source, work.target
-    )]))
+    Err(FlowError::PartitionsChanged {
+        source_table: work.source.name.clone(),
+        target_table: work.target.clone(),
+        source_name: key.source.clone(),
+        changes,
+    })
 }
 
 /// What came and what went, in words; `None` when nothing did.

@@ -1,9 +1,10 @@
 //! Floor 4: joins capture, copy and apply; owns the channels.
 //!
 //! `start` decides (pure), `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
-//! with the flusher and the `monitor` beside them. `status_read`, `reset`, `skip_txn` and `drop_table` are what a person
+//! with the flusher and the `monitor` beside them. `parking` and `unpark` are about tables that wait beside it. `status_read`, `reset`, `skip_txn` and `drop_table` are what a person
 //! does to a stream from outside.
 
+mod casts;
 mod clock;
 pub mod compare;
 mod copy_order;
@@ -12,20 +13,25 @@ pub mod error;
 mod facts;
 mod first_rows;
 mod hold;
+mod join;
 mod leaves;
 mod monitor;
 pub mod options;
+mod parking;
+mod patience;
 pub mod pipeline;
 pub mod planner;
 mod prepare;
 pub mod reset;
 mod resolve;
+mod routing;
 pub mod skip_txn;
 pub mod slot;
 pub mod start;
 pub mod status;
 pub mod status_read;
 pub mod stream;
+mod unpark;
 pub mod view;
 pub mod work;
 

@@ -1,6 +1,7 @@
 //! What a stream is asked to do.
 
 use crate::apply::checkpoint::StreamKey;
+use crate::apply::parked_store::ParkLimits;
 use crate::apply::route::{Delivery, OnConflict};
 use crate::model::{TableName, TablePattern};
 use crate::pg::ConnectOptions;
@@ -20,6 +21,8 @@ pub struct StreamOptions {
     pub publication: Option<String>,
     /// Bytes of WAL the slot may retain before an alarm.
     pub max_retained_wal: Option<u64>,
+    /// How much may wait for one parked table.
+    pub park: ParkLimits,
     /// What to replicate.
     pub entries: Vec<EntryOptions>,
     /// Sessions that copy at once.

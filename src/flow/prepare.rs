@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
-use crate::apply::route::{Route, RouteTable, ShapeFingerprint};
+use crate::apply::route::{RouteTable, ShapeFingerprint};
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableDef, TableKind, list_tables, read_tables};
 use crate::copy::target::rows_exist;
+use crate::flow::casts;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
 use crate::flow::hold::hold_stream_again;
+use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
 use crate::flow::slot::{self, SlotKind};
@@ -31,6 +33,8 @@ pub(crate) struct Ready {
     pub(crate) replica_role: bool,
     pub(crate) generation: i64,
     pub(crate) work: Vec<TableWork>,
+    /// Tables to copy while the others stream.
+    pub(crate) joining: Vec<Joining>,
     /// Shapes to be recorded once the changes on their way have passed.
     pub(crate) shapes: Shapes,
     /// Tables whose rows were copied by this preparation.
@@ -54,14 +58,15 @@ pub(crate) struct Preparation<'a> {
     pub(crate) view: &'a crate::flow::status::Board,
     pub(crate) replication: ReplicationClient,
     system: SystemFacts,
-    replica_role: bool,
-    work: Vec<TableWork>,
+    pub(crate) replica_role: bool,
+    pub(crate) work: Vec<TableWork>,
     wanted: Vec<WantedTable>,
     published: bool,
     publications: Vec<String>,
-    snapshot: Option<FirstRows>,
+    pub(crate) snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
     fresh: Vec<TableName>,
+    pub(crate) joining: Vec<Joining>,
     /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
     /// every step, and there is a step a table.
     rows_before: BTreeMap<TableName, bool>,
@@ -101,6 +106,7 @@ impl<'a> Preparation<'a> {
             snapshot: None,
             begun: Vec::new(),
             fresh: Vec::new(),
+            joining: Vec::new(),
             rows_before: BTreeMap::new(),
         };
         this.resolve().await?;
@@ -111,11 +117,17 @@ impl<'a> Preparation<'a> {
     }
 
     /// Steps until the stream can begin. `owned`: the generation as which this process streamed before it lost a
-    /// connection.
-    pub(crate) async fn run(mut self, owned: Option<i64>) -> Result<(Ready, ReplicationClient), FlowError> {
+    /// connection. With `try_parked`, changes that wait are applied where that is possible now.
+    pub(crate) async fn run(
+        mut self,
+        owned: Option<i64>,
+        try_parked: bool,
+    ) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
         hold_stream_again(self.target, &self.options.key, owned).await?;
-        leaves::check(self.target, &self.options.key, &self.work).await?;
+        for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
+            self.parking().set_aside(&error).await?;
+        }
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -126,10 +138,11 @@ impl<'a> Preparation<'a> {
                     }
                     let confirmed = facts.slot.map_or(from, |s| s.confirmed);
                     let (generation, from) = self.take_over(from).await?;
+                    self.settle(generation, try_parked).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let (routes, shapes) = self.routes().await?;
                     let ready = Ready {
-                        routes: RouteTable::new(routes),
+                        routes,
                         shapes,
                         from,
                         confirmed,
@@ -138,6 +151,7 @@ impl<'a> Preparation<'a> {
                         generation,
                         work: self.work,
                         fresh: self.fresh,
+                        joining: self.joining,
                     };
                     return Ok((ready, self.replication));
                 }
@@ -170,12 +184,7 @@ impl<'a> Preparation<'a> {
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
-                // A process that was killed while its own was made may have left it until the source notices.
-                let name = format!(
-                    "{}_{}",
-                    self.options.default_name().chars().take(48).collect::<String>(),
-                    std::process::id()
-                );
+                let name = temporary_slot(self.options);
                 self.make_slot(&name, true).await?;
             }
             Step::BeginCopy { table, at, empty } => {
@@ -331,9 +340,12 @@ impl<'a> Preparation<'a> {
             let name = work.target.to_string();
             let record = records.iter().find(|r| r.target_table == name);
             match targets.get(&work.target) {
+                // What streams already is parked instead, see `settle`.
+                _ if record.is_some_and(|r| r.state != TableState::Copying) => {}
                 Some(target) => {
                     let found = work::route(work, target, record, self.replica_role);
                     findings.extend(found.err().unwrap_or_default());
+                    findings.extend(casts::findings(self.target, &target).await?);
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),
@@ -352,39 +364,6 @@ impl<'a> Preparation<'a> {
         let names: Vec<TableName> = self.work.iter().map(|w| w.target.clone()).collect();
         let tables = read_tables(self.target, &names).await?;
         Ok(tables.into_iter().map(|t| (t.name.clone(), t)).collect())
-    }
-
-    async fn routes(&self) -> Result<(Vec<Route>, Shapes), FlowError> {
-        let mut shapes = Shapes { at: facts::source_end(self.source).await?, tables: Vec::new() };
-        let records = checkpoint::read_tables(self.target, &self.options.key).await?;
-        let targets = self.targets().await?;
-        let mut routes = Vec::with_capacity(self.work.len());
-        let mut findings = Vec::new();
-        for work in &self.work {
-            let name = work.target.to_string();
-            let record = records.iter().find(|r| r.target_table == name);
-            match targets.get(&work.target) {
-                Some(target) => match work::route(work, target, record, self.replica_role) {
-                    Ok(route) => {
-                        let (known, now) =
-                            (record.and_then(|r| r.known_columns.as_deref()), work.fingerprint());
-                        if known != Some(now.as_slice()) && work.is_settled(known, target) {
-                            shapes.tables.push((work.target.clone(), now));
-                        }
-                        routes.push(route);
-                    }
-                    Err(more) => findings.extend(more),
-                },
-                None => findings.push(work::TargetFinding {
-                    table: work.target.clone(),
-                    problem:
-                        "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)"
-                            .to_owned(),
-                    help: None,
-                }),
-            }
-        }
-        if findings.is_empty() { Ok((routes, shapes)) } else { Err(FlowError::refused_by_target(&findings)) }
     }
 
     /// Fills [`Self::rows_before`] for target tables of which nothing is recorded.
@@ -419,13 +398,14 @@ impl<'a> Preparation<'a> {
                 Some(TableState::Streaming) => TableFact::Copied,
                 Some(TableState::Copying) if self.begun.contains(&target) => TableFact::Copying,
                 Some(TableState::Copying) => TableFact::CopyCutOff,
-                Some(TableState::NeedsCopy | TableState::Failed) => TableFact::NeedsCopy,
+                Some(TableState::Parked | TableState::NeedsCopy | TableState::Failed) => TableFact::Aside,
                 None => {
                     TableFact::New { rows: self.rows_before.get(&target).is_some_and(|rows| *rows), copy }
                 }
             };
             tables.push((target, fact));
         }
+        self.put_aside_joining(row.as_ref().is_some_and(|r| r.ready), &records, &mut tables);
         self.show(&records);
         Ok(Facts {
             system: self.system.clone(),

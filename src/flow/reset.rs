@@ -2,6 +2,7 @@
 //! that a crash in between leaves a stream that stops and says so, never one with a gap.
 
 use crate::apply::checkpoint::{self, Checkpoint, StateError, TableRecord, TableState};
+use crate::apply::parked_store;
 use crate::capture::setup;
 use crate::catalog::read_table;
 use crate::flow::error::FlowError;
@@ -336,7 +337,10 @@ impl<'a> Reset<'a> {
                 rows_copied: 0,
                 ..table.record.clone().unwrap_or_else(|| new_record(table))
             };
-            checkpoint::write_table(&self.target, &self.options.key, &record).await?;
+            let (client, key) = (&self.target, &self.options.key);
+            checkpoint::write_table(client, key, &record).await?;
+            // The rows will be copied as they are after all that waits.
+            parked_store::forget(client, key, &[record.target_table]).await?;
         }
         Ok(())
     }
@@ -355,10 +359,12 @@ impl<'a> Reset<'a> {
                 }
             }
             let mut record = table.record.clone().unwrap_or_else(|| new_record(table));
-            record.state = TableState::Streaming;
+            // What waits is still to be applied, which the next start does.
+            let waits = record.state == TableState::Parked;
+            record.state = if waits { TableState::Parked } else { TableState::Streaming };
             record.error = None;
             record.known_columns.iter_mut().flatten().for_each(|column| column.accepted = true);
-            if *self.scope == Scope::All {
+            if *self.scope == Scope::All && !waits {
                 record.copied_at = Lsn::INVALID;
             }
             checkpoint::write_table(&self.target, &self.options.key, &record).await?;
@@ -373,6 +379,10 @@ fn accept_table(table: &Affected) -> Result<String, FlowError> {
             "the first copy of target table {} was not finished, its rows are not complete: --recopy",
             table.target
         ))),
+        Some(record) if record.state == TableState::Parked => Ok(format!(
+            "target table {} keeps its rows and columns as they are; the {} changes that wait for it are applied at the next start",
+            table.target, record.parked_changes
+        )),
         _ => Ok(format!("target table {} keeps its rows and columns as they are and goes on", table.target)),
     }
 }
@@ -389,5 +399,8 @@ fn new_record(table: &Affected) -> TableRecord {
         rows_copied: 0,
         rows_total: 0,
         error: None,
+        parked_with: None,
+        parked_changes: 0,
+        parked_bytes: 0,
     }
 }

@@ -1,6 +1,6 @@
 //! Leaves one source transaction out of a stream that has stopped at it.
 
-use crate::apply::{checkpoint, skip};
+use crate::apply::{checkpoint, parked_store, skip};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::hold::hold_stream;
@@ -15,7 +15,10 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError>
     let key = &options.key;
     let refuse = |text: String| Err(FlowError::Refused(vec![text]));
     let row = match checkpoint::schema_version(&target).await? {
-        Some(_) => checkpoint::read(&target, key).await?,
+        Some(_) => {
+            checkpoint::ensure_schema(&target).await?;
+            checkpoint::read(&target, key).await?
+        }
         None => None,
     };
     let Some(row) = row.filter(|row| row.ready) else {
@@ -24,7 +27,8 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError>
             key.source, key.target
         ));
     };
-    if lsn < row.applied {
+    hold_stream(&target, key).await?;
+    if lsn < row.applied && !parked_store::holds(&target, key, lsn).await? {
         return refuse(format!(
             "{lsn} lies before the position {} of {} → {}: that transaction is in the target already",
             row.applied, key.source, key.target
@@ -37,7 +41,6 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError>
             "{lsn} lies beyond the source's end of WAL {end}: there is no such transaction yet"
         ));
     }
-    hold_stream(&target, key).await?;
     skip::write_skip(&target, key, lsn).await?;
     target.close().await.map_err(FlowError::Target)
 }

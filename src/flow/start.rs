@@ -79,8 +79,9 @@ pub enum TableFact {
     Copying,
     /// Streaming.
     Copied,
-    /// Stopped until a person says how to go on.
-    NeedsCopy,
+    /// Its changes wait in the target, beside the stream; or it is given up until a person says how to go on. Neither
+    /// holds up the others.
+    Aside,
 }
 
 /// Everything the decision depends on.
@@ -249,12 +250,6 @@ pub enum StopReason {
         /// Table.
         table: TableName,
     },
-    /// Stopped earlier.
-    #[error("target table {table} is stopped and needs a new copy")]
-    NeedsCopy {
-        /// Table.
-        table: TableName,
-    },
 }
 
 impl StopReason {
@@ -289,9 +284,6 @@ impl StopReason {
             ),
             StopReason::TargetHoldsRows { table } => format!(
                 "keep them as first rows: copy = false; or replace them: TRUNCATE {table} on the target, or {reset} --table {table} --recopy"
-            ),
-            StopReason::NeedsCopy { table } => format!(
-                "{reset} --table {table} --recopy, or --accept-target to go on with the rows that are there"
             ),
         }
     }
@@ -366,8 +358,7 @@ fn proceed(facts: &Facts, checkpoint: &CheckpointFacts) -> Step {
             (TableFact::New { .. } | TableFact::CopyCutOff, Some(at)) => {
                 return Step::BeginCopy { table, at, empty };
             }
-            (TableFact::NeedsCopy, _) => return Step::Stop(StopReason::NeedsCopy { table }),
-            (TableFact::Copying | TableFact::Copied, _) => {}
+            (TableFact::Copying | TableFact::Copied | TableFact::Aside, _) => {}
         }
     }
     if facts.tables.iter().any(|(_, fact)| *fact == TableFact::Copying) {

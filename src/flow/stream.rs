@@ -3,13 +3,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::apply::checkpoint::CheckpointWriter;
+use crate::apply::checkpoint::{self, CheckpointWriter, TableState};
 use crate::apply::group::GroupLimits;
 use crate::apply::progress::Progress;
 use crate::apply::skip;
@@ -21,12 +20,16 @@ use crate::capture::{SlotReader, Written};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows;
+use crate::flow::join::{self, Joining};
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
+use crate::flow::parking::{self, Parking, Retry};
+use crate::flow::patience::Patience;
 use crate::flow::pipeline::{self, Pipeline};
 use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
+use crate::flow::work::TableWork;
 use crate::model::{Events, Lsn, RetryAdvice};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{self, Session};
@@ -42,11 +45,6 @@ pub enum Until {
     Position(Lsn),
 }
 
-/// Failures without any progress in between for so long end the stream.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(900);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
 /// Runs a stream until `stop` turns true, the position is reached, or a failure that does not pass.
 pub async fn run(
     options: &StreamOptions,
@@ -59,40 +57,38 @@ pub async fn run(
         Until::Position(lsn) => Some(lsn),
         Until::Stopped | Until::CaughtUp => None,
     };
-    let mut pause = FIRST_PAUSE;
-    let mut failing_since: Option<Instant> = None;
+    let mut patience = Patience::new(&board.view());
     let mut owned = None;
-    let mut applied_before = board.view().applied_lsn;
+    let mut retry = Retry::new(options.park.pause);
     loop {
-        let error =
-            match run_once(options, until, &mut target_position, &mut owned, events, board, stop.clone())
-                .await
-            {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
+        let mut life = Life { position: &mut target_position, owned: &mut owned, retry: &mut retry };
+        let once = Box::pin(run_once(options, until, &mut life, events, board, stop.clone()));
+        let error = match once.await {
+            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Again) => {
+                patience.renew();
+                continue;
+            }
+            Err(error) => error,
+        };
         if *stop.borrow() {
             return Ok(());
         }
-        let applied = board.view().applied_lsn;
-        if applied > applied_before {
-            (pause, failing_since, applied_before) = (FIRST_PAUSE, None, applied);
-        }
-        let since = *failing_since.get_or_insert_with(Instant::now);
-        if error.advice() == RetryAdvice::Stop || since.elapsed() > GIVE_UP_AFTER {
+        let Some(pause) = patience.after(&error, &board.view(), owned.is_some(), Instant::now()) else {
             board.update(|v| {
                 v.state = StreamState::Failed;
                 v.error = Some(error.to_string());
             });
             return Err(error);
-        }
+        };
         let wait = pause.mul_f64(rand::rng().random_range(0.5..1.5));
-        events.warning(format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+        // A person may be needed: what can be done is told at once.
+        let told = parking::with_hint(&error, &options.key);
+        events.warning(format!("{told}; trying again in {:.1} s", wait.as_secs_f64()));
         board.update(|v| v.error = Some(error.to_string()));
         if tokio::time::timeout(wait, stopped(&mut stop)).await.is_ok() {
             return Ok(());
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -106,33 +102,54 @@ pub(crate) async fn connect_target(options: &StreamOptions) -> Result<Session, F
     Ok(session)
 }
 
+/// How a connection's time ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The stream has ended.
+    Done,
+    /// It begins again at once: tables are set aside, or come back.
+    Again,
+}
+
+/// What outlives a connection.
+struct Life<'a> {
+    position: &'a mut Option<Lsn>,
+    owned: &'a mut Option<i64>,
+    retry: &'a mut Retry,
+}
+
 async fn run_once(
     options: &StreamOptions,
     until: Until,
-    target_position: &mut Option<Lsn>,
-    owned: &mut Option<i64>,
+    life: &mut Life<'_>,
     events: &Events,
     board: &Board,
     stop: watch::Receiver<bool>,
-) -> Result<(), FlowError> {
+) -> Result<Ended, FlowError> {
     let source = connect_source(options).await?;
     let target = connect_target(options).await?;
-    if until == Until::CaughtUp && target_position.is_none() {
-        *target_position = Some(facts::source_end(&source).await?);
+    if until == Until::CaughtUp && life.position.is_none() {
+        *life.position = Some(facts::source_end(&source).await?);
     }
     board.update(|v| v.state = StreamState::Copying);
     let mut stopping = stop.clone();
-    let preparation =
-        async { Preparation::new(options, &source, &target, events, board).await?.run(*owned).await };
+    let (owned, try_parked) = (*life.owned, life.retry.is_due());
+    let preparation = async {
+        Preparation::new(options, &source, &target, events, board).await?.run(owned, try_parked).await
+    };
     let (ready, replication) = tokio::select! {
         biased;
-        () = stopped(&mut stopping) => return Ok(()),
+        () = stopped(&mut stopping) => return Ok(Ended::Done),
         result = preparation => result?,
     };
-    *owned = Some(ready.generation);
-    Running { options, until: *target_position, events, board }
-        .stream(ready, replication, source, target, stop)
-        .await
+    *life.owned = Some(ready.generation);
+    if try_parked {
+        life.retry.tried();
+    }
+    // A table that joins belongs to what is to be caught up with.
+    let until = life.position.filter(|_| ready.joining.is_empty());
+    let mut running = Running { options, until, events, board, retry: life.retry };
+    Box::pin(running.stream(ready, replication, source, target, stop)).await
 }
 
 struct Running<'a> {
@@ -140,17 +157,18 @@ struct Running<'a> {
     until: Option<Lsn>,
     events: &'a Events,
     board: &'a Board,
+    retry: &'a mut Retry,
 }
 
 impl Running<'_> {
     async fn stream(
-        &self,
+        &mut self,
         ready: Ready,
         replication: ReplicationClient,
         source: Session,
         target: Session,
         mut stop: watch::Receiver<bool>,
-    ) -> Result<(), FlowError> {
+    ) -> Result<Ended, FlowError> {
         let routes = Arc::new(ready.routes);
         let progress = Progress::resume(ready.from, ready.confirmed);
         let skips = self.skips(&target).await?;
@@ -191,19 +209,94 @@ impl Running<'_> {
                 first_rows::analyze_all(&self.options.target, &ready.fresh, self.events).await;
                 std::future::pending::<()>().await;
             };
+            let due =
+                parking::until_due(&target, &self.options.key, *self.retry, self.options.park, self.board);
+            let joining = self.join(&target, &ready.work, &ready.joining);
             tokio::select! {
                 biased;
-                done = pipeline.ended() => done,
-                result = watching => result,
+                done = pipeline.ended() => done.map(|()| Ended::Done),
+                result = watching => result.map(|()| Ended::Done),
                 error = lost_lock => Err(FlowError::Target(error)),
-                () = stopped(&mut stop) => Ok(()),
-                () = analyzing => Ok(()),
+                result = joining => result,
+                result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
+                () = stopped(&mut stop) => Ok(Ended::Done),
+                () = analyzing => Ok(Ended::Done),
             }
         };
-        match outcome {
-            Ok(()) => pipeline.finish().await,
-            Err(error) => Err(pipeline.cause(error)),
+        if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
+            self.retry.now();
         }
+        match outcome {
+            Ok(ended) => match pipeline.finish().await {
+                Ok(()) if ended == Ended::Done && !*stop.borrow() => {
+                    self.finished(&target, &ready.work).await
+                }
+                Ok(()) => Ok(ended),
+                Err(error) => self.set_aside(&target, &ready.work, error).await,
+            },
+            Err(error) => {
+                let error = pipeline.cause(error);
+                self.set_aside(&target, &ready.work, error).await
+            }
+        }
+    }
+
+    /// Copies the tables that join; then the stream begins again with them. A copy that cannot be is told, and the others
+    /// go on.
+    async fn join(
+        &self,
+        target: &Session,
+        work: &[TableWork],
+        joining: &[Joining],
+    ) -> Result<Ended, FlowError> {
+        if joining.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let Err(error) = join::join(self.options, work, joining, self.events, self.board).await else {
+            return Ok(Ended::Again);
+        };
+        let key = &self.options.key;
+        let mut begun = checkpoint::read_tables(target, key).await?;
+        begun.retain(|r| r.state == TableState::Copying);
+        let parking = Parking { target, key, work, events: self.events };
+        let names = parking.names(&begun.iter().collect::<Vec<_>>());
+        if error.advice() == RetryAdvice::Reconnect || names.is_empty() {
+            return Err(error);
+        }
+        parking.give_up(&names, &parking::with_hint(&error, key)).await?;
+        Ok(Ended::Again)
+    }
+
+    /// The table that `error` is about is set aside, and the stream begins again; else it is an error of the stream.
+    async fn set_aside(
+        &mut self,
+        target: &Session,
+        work: &[TableWork],
+        error: FlowError,
+    ) -> Result<Ended, FlowError> {
+        let key = &self.options.key;
+        let parking = Parking { target, key, work, events: self.events };
+        if parking::culprit(&error, work).is_none() {
+            return Err(error);
+        }
+        // The applier's session, which may not have ended yet, holds rows that are to be marked.
+        writers::end_writers(target, key).await?;
+        match parking.set_aside(&error).await? {
+            true => {
+                self.retry.parked();
+                Ok(Ended::Again)
+            }
+            false => Err(error),
+        }
+    }
+
+    /// The end was reached: tables that are not in step are told.
+    async fn finished(&self, target: &Session, work: &[TableWork]) -> Result<Ended, FlowError> {
+        let key = &self.options.key;
+        let mut records = checkpoint::read_tables(target, key).await?;
+        records.retain(|r| work.iter().any(|w| w.target.to_string() == r.target_table));
+        let lines = parking::unfinished(&records, key);
+        if lines.is_empty() { Ok(Ended::Done) } else { Err(FlowError::Unfinished(lines)) }
     }
 
     /// Starts the replication stream at `from`.

@@ -73,6 +73,7 @@ impl TableView {
         record.state.as_str().clone_into(&mut self.state);
         self.rows_copied = self.rows_copied.max(number(record.rows_copied));
         self.rows_total = number(record.rows_total);
+        self.parked_changes = number(record.parked_changes);
         self.error.clone_from(&record.error);
     }
 }
@@ -86,7 +87,7 @@ pub struct TableView {
     pub target_table: String,
     /// `dml` or `logdel`.
     pub mode: String,
-    /// `waiting`, `copying`, `streaming`, `needs_copy` or `failed`.
+    /// `waiting`, `copying`, `streaming`, `parked`, `needs_copy` or `failed`.
     pub state: String,
     /// First rows.
     pub rows_copied: u64,
@@ -94,6 +95,9 @@ pub struct TableView {
     pub rows_total: u64,
     /// Changes applied.
     pub changes_applied: u64,
+    /// Changes that wait in `repcloud.parked`.
+    #[serde(default)]
+    pub parked_changes: u64,
     /// Rows of `repcloud.conflict`.
     pub conflicts: u64,
     /// Scheduled modes only.

@@ -41,6 +41,9 @@ pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) ->
         rows_copied: 0,
         rows_total: work.rows_estimate(),
         error: None,
+        parked_with: None,
+        parked_changes: 0,
+        parked_bytes: 0,
     }
 }
 

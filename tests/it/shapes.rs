@@ -28,7 +28,7 @@ async fn around(stream: &Stream, before: &str, change: &str, after: &str) {
 async fn an_added_column_stops_with_the_statement_and_goes_on() {
     let stream = stream().await;
     // Met by a running stream, whose pre-flight is over.
-    let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
     crate::support::wait::until("it streams", LIMIT, async || {
         running.stderr().contains("streaming from slot")
     })
@@ -40,11 +40,15 @@ async fn an_added_column_stops_with_the_statement_and_goes_on() {
         "INSERT INTO t VALUES (4, 'x', 'y', 8); UPDATE t SET c = 9 WHERE id = 1",
     )
     .await;
-    assert!(running.is_running() || running.stderr().contains("has no column"));
-    let stopped = running.wait(LIMIT).expect_code(1);
+    crate::support::wait::until("the table is parked", LIMIT, async || {
+        running.stderr().contains("is parked")
+    })
+    .await;
+    running.terminate();
+    let stopped = running.wait(LIMIT);
     assert!(stopped.stderr.contains("source column c of public.t has no column"), "{stopped:?}");
     // The next start knows the whole statement.
-    let refused = stream.try_catch_up().expect_code(3);
+    let refused = stream.try_catch_up().expect_code(4);
     let (_, statement) = refused.stderr.split_once("run on the target: ").expect("a statement that helps");
     let (statement, _) = statement.split_once(';').unwrap();
     stream.target.exec(statement).await;
@@ -52,7 +56,7 @@ async fn an_added_column_stops_with_the_statement_and_goes_on() {
     assert_same(&stream.source, &stream.target, "t").await;
     // The new column is known from here on.
     stream.source.exec("ALTER TABLE t DROP COLUMN c; INSERT INTO t VALUES (5)").await;
-    assert!(stream.try_catch_up().expect_code(1).stderr.contains("column c is gone"));
+    assert!(stream.try_catch_up().expect_code(4).stderr.contains("column c is gone"));
 }
 
 #[tokio::test]
@@ -65,7 +69,7 @@ async fn a_dropped_column_stops_until_it_is_dropped_on_the_target() {
         "INSERT INTO t VALUES (4, 'x'); UPDATE t SET a = 'z' WHERE id = 2",
     )
     .await;
-    let stopped = stream.try_catch_up().expect_code(1);
+    let stopped = stream.try_catch_up().expect_code(4);
     assert!(stopped.stderr.contains("column b is gone from source table public.t"), "{stopped:?}");
     stream.target.exec("ALTER TABLE t DROP COLUMN b").await;
     stream.catch_up();
@@ -82,7 +86,7 @@ async fn a_dropped_column_may_stay_on_the_target_when_a_person_says_so() {
         "INSERT INTO t VALUES (4, 'x'); UPDATE t SET a = 'z' WHERE id = 2",
     )
     .await;
-    stream.try_catch_up().expect_code(1);
+    stream.try_catch_up().expect_code(4);
     stream
         .program
         .run(&["reset", "--source", "prod", "--table", "public.t", "--accept-target", "--yes"], LIMIT)
@@ -103,7 +107,7 @@ async fn a_changed_type_stops_until_the_target_is_accepted() {
         "INSERT INTO t VALUES (4, 'x', 'longer than before')",
     )
     .await;
-    let stopped = stream.try_catch_up().expect_code(1);
+    let stopped = stream.try_catch_up().expect_code(4);
     assert!(stopped.stderr.contains("column b of source table public.t changed its type"), "{stopped:?}");
     stream.target.exec("ALTER TABLE t ALTER COLUMN b TYPE varchar(20)").await;
     stream
@@ -114,7 +118,7 @@ async fn a_changed_type_stops_until_the_target_is_accepted() {
     assert_same(&stream.source, &stream.target, "t").await;
     // Accepted once, not for ever.
     stream.source.exec("ALTER TABLE t ALTER COLUMN b TYPE text; INSERT INTO t VALUES (5, 'x', 'y')").await;
-    assert!(stream.try_catch_up().expect_code(1).stderr.contains("changed its type"));
+    assert!(stream.try_catch_up().expect_code(4).stderr.contains("changed its type"));
     // A new copy takes the new shape whatever is still on its way.
     stream.target.exec("ALTER TABLE t ALTER COLUMN b TYPE text").await;
     stream
@@ -135,7 +139,7 @@ async fn a_renamed_column_keeps_its_values() {
         "INSERT INTO t VALUES (4, 'x', 'y')",
     )
     .await;
-    let refused = stream.try_catch_up().expect_code(3);
+    let refused = stream.try_catch_up().expect_code(4);
     assert!(refused.stderr.contains("ALTER TABLE public.t RENAME COLUMN b TO bb"), "{refused:?}");
     stream.target.exec("ALTER TABLE t RENAME COLUMN b TO bb").await;
     stream.catch_up();
