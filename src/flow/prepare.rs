@@ -345,7 +345,7 @@ impl<'a> Preparation<'a> {
                 Some(target) => {
                     let found = work::route(work, target, record, self.replica_role);
                     findings.extend(found.err().unwrap_or_default());
-                    findings.extend(casts::findings(self.target, &target).await?);
+                    findings.extend(casts::findings(self.target, target).await?);
                 }
                 None if !work.entry.copy => findings.push(work::TargetFinding {
                     table: work.target.clone(),

@@ -30,7 +30,7 @@ use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
 use crate::flow::work::TableWork;
-use crate::model::{Events, Lsn, RetryAdvice};
+use crate::model::{Events, Lsn, RetryAdvice, TableName};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{self, Session};
 
@@ -205,10 +205,7 @@ impl Running<'_> {
         let outcome = {
             let watching = monitor.run(report);
             let lost_lock = target.ended();
-            let analyzing = async {
-                first_rows::analyze_all(&self.options.target, &ready.fresh, self.events).await;
-                std::future::pending::<()>().await;
-            };
+            let analyzing = self.analyze(&ready.fresh);
             let due =
                 parking::until_due(&target, &self.options.key, *self.retry, self.options.park, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
@@ -220,7 +217,7 @@ impl Running<'_> {
                 result = joining => result,
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
                 () = stopped(&mut stop) => Ok(Ended::Done),
-                () = analyzing => Ok(Ended::Done),
+                never = analyzing => match never {},
             }
         };
         if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
@@ -297,6 +294,12 @@ impl Running<'_> {
         records.retain(|r| work.iter().any(|w| w.target.to_string() == r.target_table));
         let lines = parking::unfinished(&records, key);
         if lines.is_empty() { Ok(Ended::Done) } else { Err(FlowError::Unfinished(lines)) }
+    }
+
+    /// Statistics of the tables that were just copied, beside the stream. The stream does not end with it.
+    async fn analyze(&self, fresh: &[TableName]) -> std::convert::Infallible {
+        first_rows::analyze_all(&self.options.target, fresh, self.events).await;
+        std::future::pending().await
     }
 
     /// Starts the replication stream at `from`.

@@ -132,7 +132,7 @@ async fn an_idle_reader_makes_nobody_wait_longer_than_one_attempt() {
     let pid = idle.value("SELECT pg_backend_pid()").await;
     until("the one in the way is named", LIMIT, || async {
         let status = live.program.json(&["status"], LIMIT);
-        status["repacks"][0]["blocked_by"][0].to_string() == pid
+        status["repacks"][0]["blocked_by"][0].as_i64() == pid.parse().ok()
     })
     .await;
     idle.exec("COMMIT").await;
