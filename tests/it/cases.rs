@@ -69,6 +69,7 @@ cases! {
     toast
     triggers
     truncate
+    truncate_identity
     unique_swap
     wide_table
 }

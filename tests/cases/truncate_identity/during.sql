@@ -1,0 +1,2 @@
+TRUNCATE "it's" RESTART IDENTITY;
+INSERT INTO "it's" (v) VALUES ('y');
