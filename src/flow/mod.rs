@@ -12,6 +12,7 @@ pub mod drop_table;
 pub mod error;
 mod facts;
 mod first_rows;
+mod followed;
 mod hold;
 mod join;
 mod leaves;

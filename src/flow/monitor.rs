@@ -13,6 +13,7 @@ use crate::apply::{ApplyReport, skip, state_read};
 use crate::catalog::{TableKind, read_table};
 use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
+use crate::flow::followed;
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::Shapes;
@@ -141,6 +142,8 @@ impl Monitor<'_> {
             }
             if round % PARTITIONS_EVERY == 0 {
                 self.check_partitions().await?;
+                followed::withdraw(self.source, self.options, self.events).await?;
+                followed::mark_gaps(self.source, self.target, self.options, self.work, self.events).await?;
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use crate::flow::casts;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::followed;
 use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
@@ -109,6 +110,7 @@ impl<'a> Preparation<'a> {
             joining: Vec::new(),
             rows_before: BTreeMap::new(),
         };
+        followed::withdraw(source, options, events).await?;
         this.resolve().await?;
         this.check_publication().await?;
         this.check_targets().await?;
@@ -127,6 +129,10 @@ impl<'a> Preparation<'a> {
         hold_stream_again(self.target, &self.options.key, owned).await?;
         for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
+        }
+        // Where the stream begins anew, what passed by is in the copy, or a person has accepted the gap.
+        if checkpoint::read(self.target, &self.options.key).await?.is_some_and(|c| c.ready) {
+            followed::mark_gaps(self.source, self.target, self.options, &self.work, self.events).await?;
         }
         loop {
             let facts = self.facts().await?;

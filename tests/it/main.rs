@@ -9,6 +9,7 @@ mod cases;
 mod commands;
 mod crash;
 mod demo;
+mod followed;
 mod join;
 mod oracle;
 mod parked;
