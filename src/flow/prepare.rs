@@ -17,6 +17,7 @@ use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::{EntryOptions, StreamOptions};
+use crate::flow::resolve;
 use crate::flow::slot::{self, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{self, TableWork, new_record};
@@ -235,7 +236,8 @@ impl<'a> Preparation<'a> {
         let mut refused = Vec::new();
         for entry in &self.options.entries {
             let names = self.names(entry).await?;
-            let requests: Vec<TableRequest> = names.into_iter().map(|name| request(entry, name)).collect();
+            let requests: Vec<TableRequest> =
+                names.into_iter().map(|name| resolve::request(entry, name)).collect();
             let (wanted, findings) = setup::read_wanted(self.source, &requests).await?;
             refused.extend(findings);
             for table in wanted {
@@ -265,9 +267,9 @@ impl<'a> Preparation<'a> {
             let tables = list_tables(self.source, schema).await?.into_iter();
             let requests: Vec<TableRequest> = tables
                 .filter(|(_, kind)| matches!(kind, TableKind::Ordinary | TableKind::Partitioned))
-                .map(|(name, _)| TableRequest { condition: None, ..request(entry, name) })
+                .map(|(name, _)| TableRequest { condition: None, ..resolve::request(entry, name) })
                 .collect();
-            for (name, findings) in self.refusals(&requests).await? {
+            for (name, findings) in resolve::refusals(self.source, self.options, &requests).await? {
                 match findings.is_empty() {
                     true => names.push(name),
                     false => self.events.warning(format!("{pattern} leaves out {}", join(&findings))),
@@ -275,26 +277,6 @@ impl<'a> Preparation<'a> {
             }
         }
         Ok(names)
-    }
-
-    /// What keeps each of the tables from being published; the number of queries does not depend on their number.
-    async fn refusals(
-        &self,
-        requests: &[TableRequest],
-    ) -> Result<Vec<(TableName, Vec<publish::Finding>)>, FlowError> {
-        let (wanted, findings) = setup::read_wanted(self.source, requests).await?;
-        let source = setup::read_source(self.source).await?;
-        let facts = setup::read_table_facts(self.source, &wanted).await?;
-        let publication = self.options.default_name();
-        let refused = |name: &TableName| -> Vec<publish::Finding> {
-            let Some(table) = wanted.iter().find(|w| w.table.name == *name) else {
-                return findings.iter().filter(|f| f.table.as_ref() == Some(name)).cloned().collect();
-            };
-            publish::plan(&publication, &source, &facts, std::slice::from_ref(table), &[])
-                .err()
-                .unwrap_or_default()
-        };
-        Ok(requests.iter().map(|r| (r.name.clone(), refused(&r.name))).collect())
     }
 
     /// Whether everything wanted is published, or what stands in the way.
@@ -464,14 +446,4 @@ impl<'a> Preparation<'a> {
 
 fn join(findings: &[publish::Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-fn request(entry: &EntryOptions, name: TableName) -> TableRequest {
-    TableRequest {
-        name,
-        condition: entry.condition.clone(),
-        columns: entry.columns.clone(),
-        key: entry.key.clone(),
-        insert_only: entry.insert_only,
-    }
 }

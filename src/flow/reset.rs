@@ -3,16 +3,16 @@
 
 use crate::apply::checkpoint::{self, Checkpoint, StateError, TableRecord, TableState};
 use crate::apply::parked_store;
-use crate::capture::setup;
+use crate::capture::setup::{self, TableRequest};
 use crate::catalog::read_table;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
-use crate::flow::resolve::{Configured, configured};
+use crate::flow::resolve::{self, Configured, configured};
 use crate::flow::start::{SlotFacts, StopReason, SystemFacts};
 use crate::flow::stream::{connect_source, connect_target};
-use crate::model::{Events, Lsn, TableName};
+use crate::model::{Events, Lsn, TableName, TablePattern};
 use crate::pg::Session;
 use crate::pg::replication::ReplicationClient;
 
@@ -124,6 +124,14 @@ impl<'a> Reset<'a> {
             }
             let name = target.to_string();
             let record = records.iter().find(|r| r.target_table == name).cloned();
+            // `schema.*` leaves out what the mode cannot take: a target table of that name is not ours to empty.
+            if record.is_none() && !entry.tables.contains(&TablePattern::Table(source.clone())) {
+                let request = TableRequest { condition: None, ..resolve::request(entry, source.clone()) };
+                let refused = resolve::refusals(&self.source, self.options, &[request]).await?;
+                if refused.iter().any(|(_, findings)| !findings.is_empty()) {
+                    continue;
+                }
+            }
             tables.push(Affected { target, source, mode, record });
         }
         Ok(tables)

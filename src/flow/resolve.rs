@@ -1,5 +1,7 @@
 //! The tables that the entries of a stream name.
 
+use crate::capture::publish::{self, Finding};
+use crate::capture::setup::{self, TableRequest};
 use crate::catalog::{TableKind, list_tables};
 use crate::flow::error::FlowError;
 use crate::flow::options::{EntryOptions, StreamOptions};
@@ -40,4 +42,35 @@ pub(crate) async fn configured<'a>(
         }
     }
     Ok(tables)
+}
+
+/// What keeps each of the tables from being published; the number of queries does not depend on their number.
+pub(crate) async fn refusals(
+    source: &Session,
+    options: &StreamOptions,
+    requests: &[TableRequest],
+) -> Result<Vec<(TableName, Vec<Finding>)>, FlowError> {
+    let (wanted, findings) = setup::read_wanted(source, requests).await?;
+    let server = setup::read_source(source).await?;
+    let facts = setup::read_table_facts(source, &wanted).await?;
+    let publication = options.default_name();
+    let refused = |name: &TableName| -> Vec<Finding> {
+        let Some(table) = wanted.iter().find(|w| w.table.name == *name) else {
+            return findings.iter().filter(|f| f.table.as_ref() == Some(name)).cloned().collect();
+        };
+        publish::plan(&publication, &server, &facts, std::slice::from_ref(table), &[])
+            .err()
+            .unwrap_or_default()
+    };
+    Ok(requests.iter().map(|r| (r.name.clone(), refused(&r.name))).collect())
+}
+
+pub(crate) fn request(entry: &EntryOptions, name: TableName) -> TableRequest {
+    TableRequest {
+        name,
+        condition: entry.condition.clone(),
+        columns: entry.columns.clone(),
+        key: entry.key.clone(),
+        insert_only: entry.insert_only,
+    }
 }

@@ -79,3 +79,18 @@ async fn a_table_that_loses_its_identity_is_taken_out_of_the_publication() {
     stream.source.exec("ALTER TABLE other ADD PRIMARY KEY (id)").await;
     needs_copy_then_equal(&stream).await;
 }
+
+#[tokio::test]
+async fn a_reset_of_all_does_not_touch_tables_that_the_stream_leaves_out() {
+    let own = "CREATE TABLE public.keyless (id int); INSERT INTO keyless VALUES (42)";
+    let stream = Stream::new(&format!("{TABLES}; CREATE TABLE public.keyless (id int)"), own, &[BOTH]).await;
+    stream.catch_up();
+    let reset = ["reset", "--source", "prod", "--all", "--recopy", "--yes"];
+    let told = stream.program.run(&reset, LIMIT).expect_code(0);
+    assert!(told.stdout.contains("public.other") && !told.stdout.contains("keyless"), "{told:?}");
+    // Now the mode can take it: rows that are not ours are refused, as ever.
+    stream.source.exec("ALTER TABLE keyless REPLICA IDENTITY FULL").await;
+    let refused = stream.try_catch_up();
+    assert!(refused.code() != 0 && refused.stderr.contains("already holds rows"), "{refused:?}");
+    assert_eq!(stream.target.value("SELECT id FROM keyless").await, "42");
+}
