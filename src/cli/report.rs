@@ -91,7 +91,14 @@ impl From<ConfigError> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {:#}", self.error)?;
+        let mut told = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            // Many errors name their cause themselves.
+            if !told.contains(&cause) {
+                told = format!("{told}: {cause}");
+            }
+        }
+        write!(f, "error: {told}")?;
         match &self.hint {
             Some(hint) => write!(f, "\nhint: {hint}"),
             None => Ok(()),
@@ -129,5 +136,14 @@ mod tests {
             "error: cannot connect to \"prod\": connection refused\nhint: is the server up?"
         );
         assert_eq!(failure.exit.code(), 1);
+    }
+
+    #[test]
+    fn a_cause_that_the_error_names_already_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("target: {0}")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::other("no such role"));
+        assert_eq!(Failure::new(Exit::Failed, error).to_string(), "error: target: no such role");
     }
 }
