@@ -183,7 +183,7 @@ impl FirstRows {
         board: &Board,
     ) -> Result<(), FlowError> {
         if facts::may_use_replica_role(target).await? {
-            return self.copy_wave(options, target, work, events, board).await;
+            return self.copy_wave(options, target, work, &[], events, board).await;
         }
         let mut references = Vec::with_capacity(work.len());
         for work in work {
@@ -194,24 +194,32 @@ impl FirstRows {
         }
         for wave in copy_order::waves(&references) {
             let tables: Vec<&TableWork> = wave.iter().map(|&index| work[index]).collect();
-            self.copy_wave(options, target, &tables, events, board).await?;
+            // Each COPY checks at its end: rows that refer to rows of their own table must come in one.
+            let whole: Vec<TableName> = references
+                .iter()
+                .filter(|(name, to)| to.contains(name))
+                .map(|(name, _)| name.clone())
+                .collect();
+            self.copy_wave(options, target, &tables, &whole, events, board).await?;
         }
         Ok(())
     }
 
-    /// Tables side by side, in any order.
+    /// Tables side by side, in any order; those of `whole` in one piece each.
     async fn copy_wave(
         &self,
         options: &StreamOptions,
         target: &Session,
         work: &[&TableWork],
+        whole: &[TableName],
         events: &Events,
         board: &Board,
     ) -> Result<(), FlowError> {
         let mut tables = Vec::with_capacity(work.len());
         let mut tasks = VecDeque::new();
         for (index, work) in work.iter().enumerate() {
-            let progress = self.plan(work, index, target, &mut tasks).await?;
+            let chunk = if whole.contains(&work.target) { u64::MAX } else { CHUNK_BYTES };
+            let progress = self.plan(work, index, target, chunk, &mut tasks).await?;
             events.info(format!(
                 "copying {} → {} ({} chunks)",
                 work.source.name,
@@ -239,6 +247,7 @@ impl FirstRows {
         work: &'w TableWork,
         index: usize,
         target: &Session,
+        chunk: u64,
         tasks: &mut VecDeque<Task>,
     ) -> Result<Progress<'w>, FlowError> {
         let definition = read_table(target, &work.target).await?.ok_or_else(|| {
@@ -275,7 +284,7 @@ impl FirstRows {
                     stall_limit: STALL_LIMIT,
                 },
             ));
-            for range in split(heap.pages, heap.page_bytes, CHUNK_BYTES) {
+            for range in split(heap.pages, heap.page_bytes, chunk) {
                 tasks.push_back(Task { table: index, range, from: source.name.clone() });
                 count += 1;
             }

@@ -5,6 +5,7 @@
 //! does to a stream from outside.
 
 mod casts;
+mod circles;
 mod clock;
 pub mod compare;
 mod copy_order;

@@ -9,6 +9,7 @@ use crate::capture::setup::{self, LockLimits, TableRequest};
 use crate::catalog::{TableDef, TableKind, list_tables, read_tables};
 use crate::copy::target::rows_exist;
 use crate::flow::casts;
+use crate::flow::circles;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
@@ -342,6 +343,13 @@ impl<'a> Preparation<'a> {
                 }),
                 None => to_make.push(work),
             }
+        }
+        if !self.replica_role {
+            let begun =
+                |name: &str| records.iter().any(|r| r.target_table == name && r.state != TableState::Copying);
+            let to_copy: Vec<&TableWork> =
+                self.work.iter().filter(|w| w.entry.copy && !begun(&w.target.to_string())).collect();
+            findings.extend(circles::findings(self.source, &to_copy, &targets).await?);
         }
         first_rows::check_ddl(self.source, self.target, &to_make).await?;
         if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }

@@ -179,13 +179,16 @@ pub fn route(
     replica_role: bool,
 ) -> Result<Route, Vec<TargetFinding>> {
     let mut findings = Findings { table: target.name.clone(), list: Vec::new() };
-    let key = work.key(target);
+    // We make a key when the rows are there; a copy that was cut off before is done again.
+    let key_to_come = record.is_some_and(|r| r.made_by_us && r.state == TableState::Copying);
+    let key = match work.key(target) {
+        key if key.is_empty() && key_to_come => work.source.primary_key().unwrap_or_default(),
+        key => key,
+    };
     let known = record.and_then(|r| r.known_columns.as_deref()).unwrap_or_default();
     let columns = replicated(work, target, known);
     check_kind(target, &mut findings);
     check_columns(work, target, known, &mut findings);
-    // We make a key when the rows are there; a copy that was cut off before is done again.
-    let key_to_come = record.is_some_and(|r| r.made_by_us && r.state == TableState::Copying);
     check_key(work, target, &key, key_to_come, &mut findings);
     if !replica_role {
         check_reactions(target, &mut findings);

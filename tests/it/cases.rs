@@ -39,6 +39,7 @@ cases! {
     copy_false
     enum_label
     foreign_keys
+    foreign_keys_circle_refused
     foreign_keys_restricted
     generated_columns
     identities

@@ -1,0 +1,1 @@
+INSERT INTO tree VALUES (40000, 1, 'late');
