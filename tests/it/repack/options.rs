@@ -2,8 +2,7 @@
 
 use repcloud::repack::dependents::KINDS;
 
-use super::{LIMIT, Live, ORDERS};
-use crate::support::wait::until;
+use super::{Live, ORDERS};
 
 const TABLE: [&str; 2] = ["--table", "public.orders"];
 
