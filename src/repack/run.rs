@@ -192,6 +192,8 @@ async fn follow_swap(
     let session = pg::connect(&options.connect).await?;
     let mut report = TableReport::new(&row.table);
     loop {
+        // Looked at before the state is read: what a process that has ended left is its last word.
+        let running = is_running(options, row).await?;
         let now = state::read(&session, row.table_oid).await?;
         let Some(now) = now else { break };
         report.rows_copied = now.rows_copied;
@@ -206,7 +208,7 @@ async fn follow_swap(
                     Some("it failed and was undone; the process that worked on it has told why".to_owned());
             }
             _ if *stop.borrow() => report.reason = Some("interrupted; the other process goes on".to_owned()),
-            _ if !is_running(options, row).await? => {
+            _ if !running => {
                 report.reason =
                     Some(now.error.unwrap_or_else(|| "the process that worked on it has ended".to_owned()));
             }

@@ -1,8 +1,10 @@
 //! Repacks of live tables, as their plain owner.
 
 mod basic;
+mod cases;
 mod interrupted;
 mod load;
+mod options;
 mod ways;
 
 use std::time::Duration;

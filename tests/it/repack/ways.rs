@@ -279,3 +279,20 @@ async fn a_prepared_copy_can_be_compared_and_a_difference_is_found() {
     live.command("abort", &TABLE).0.expect_code(0);
     live.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_swap_whose_session_is_ended_is_tried_again() {
+    let live = Live::new(ORDERS, "lock_timeout = \"400ms\"").await;
+    let before = live.admin.table_hash("orders").await;
+    let idle = live.session("reader").await;
+    idle.exec("BEGIN; SELECT count(*) FROM orders").await;
+    let running = live.program.spawn(&["repack", "--table", "public.orders", "--attempts", "1000", "--json"]);
+    let end = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l WHERE NOT l.granted \
+         AND l.mode = 'AccessExclusiveLock' AND l.relation = 'orders'::regclass";
+    until("the session of the swap is ended", LIMIT, || async { live.admin.value(end).await == "1" }).await;
+    idle.exec("COMMIT").await;
+    let finished = running.wait(LIMIT).expect_code(0);
+    assert!(finished.stdout.contains("swapped"), "{finished:?}");
+    assert_eq!(live.admin.table_hash("orders").await, before);
+    live.assert_clean().await;
+}

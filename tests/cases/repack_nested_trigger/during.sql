@@ -1,0 +1,2 @@
+-- @one writer
+INSERT INTO t VALUES (1001, 1);

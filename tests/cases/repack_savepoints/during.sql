@@ -1,0 +1,17 @@
+-- @one writer
+SET synchronous_commit = off;
+BEGIN;
+UPDATE t SET v = 2 WHERE id = 1;
+SAVEPOINT a;
+UPDATE t SET v = 3 WHERE id IN (1, 2);
+ROLLBACK TO a;
+SAVEPOINT b;
+INSERT INTO t VALUES (1001, 1);
+RELEASE b;
+COMMIT;
+BEGIN;
+TRUNCATE t;
+ROLLBACK;
+BEGIN;
+DELETE FROM t;
+ROLLBACK;

@@ -1,0 +1,205 @@
+//! Cases of repack without code: the folders `tests/cases/repack_*`, one test each.
+//!
+//! A case is `create.sql` (run by the owner, table `t` among it), `during.sql` (may be missing) and `expect.toml` (see [`Case`]).
+//! It is run twice, on a server each: with the changes of `during.sql` made while the copy is held up, so that they are replayed
+//! over copied rows, and made while the copy is complete and waits for the exchange.
+//!
+//! `-- @NAME ROLE` at the beginning of a line of `during.sql`: what follows is done by this role, in the session of this name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{LIMIT, Live, connect};
+use crate::cases::{shown, statements};
+use crate::support::db::Db;
+use crate::support::process::Finished;
+use crate::support::wait::until;
+
+const TABLE: &str = "public.t";
+
+macro_rules! cases {
+    ($($name:ident)*) => {
+        const LISTED: &[&str] = &[$(stringify!($name)),*];
+        $(mod $name {
+            #[tokio::test]
+            async fn while_it_is_copied() {
+                super::run(stringify!($name), super::Way::Copying).await;
+            }
+            #[tokio::test]
+            async fn while_it_waits_for_the_exchange() {
+                super::run(stringify!($name), super::Way::Waiting).await;
+            }
+        })*
+    };
+}
+
+cases! {
+    repack_cleanup
+    repack_cleanup_refused
+    repack_float_digits
+    repack_function_refused
+    repack_inheritance_refused
+    repack_key_change
+    repack_nested_trigger
+    repack_order_of_actions
+    repack_partition_refused
+    repack_replica_role
+    repack_rule_refused
+    repack_savepoints
+    repack_small_replay
+    repack_toast
+    repack_unique_swap
+    repack_writer_role
+}
+
+/// `expect.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    /// What the case is about; for its reader.
+    #[serde(rename = "about")]
+    _about: String,
+    /// Further lines of the connection.
+    #[serde(default)]
+    settings: String,
+    /// The connection's file of table settings.
+    #[serde(default)]
+    table_conf: String,
+    /// 0: it is exchanged. 3: it is refused before anything is written.
+    #[serde(default)]
+    exit: i32,
+    /// What the report's reason must say.
+    #[serde(default)]
+    says: Vec<String>,
+    /// Rows are other ones afterwards, because the settings ask for it.
+    #[serde(default)]
+    rows_change: bool,
+    /// What must be true in the end: columns joined by `|`, rows by `,`, NULL as `null`.
+    #[serde(default)]
+    query: Vec<Query>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Query {
+    sql: String,
+    result: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Copying,
+    Waiting,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
+}
+
+#[test]
+fn every_case_is_listed() {
+    let mut found: Vec<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("repack_"))
+        .collect();
+    found.sort();
+    assert_eq!(found, LISTED, "left: folders of tests/cases, right: the list in tests/it/repack/cases.rs");
+}
+
+async fn run(name: &str, way: Way) {
+    let read = |file: &str| std::fs::read_to_string(folder().join(name).join(file)).unwrap_or_default();
+    let case: Case =
+        toml::from_str(&read("expect.toml")).unwrap_or_else(|e| panic!("{name}/expect.toml: {e}"));
+    let settings = format!("throttle_file = \"env:HOLD\"\n{}", case.settings);
+    let Live { cluster, owner, admin, program } = Live::new(&read("create.sql"), &settings).await;
+    let hold = program.home().join("hold");
+    program.write("config/table_conf/default_live.toml", &case.table_conf);
+    let live = Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) };
+    let before = live.admin.table_hash(TABLE).await;
+    if case.exit == 3 {
+        let (finished, reports) = live.repack(&["--table", TABLE]);
+        let reason = reports.iter().map(|report| report["reason"].to_string()).collect::<String>();
+        check(&case, &finished, &reason);
+        assert_eq!(live.admin.table_hash(TABLE).await, before);
+        return assert_untouched(&live).await;
+    }
+    let during = read("during.sql");
+    let finished = match way {
+        Way::Copying => while_copying(&live, &hold, &during, &case).await,
+        Way::Waiting => while_waiting(&live, &during, &case).await,
+    };
+    check(&case, &finished, &finished.stdout);
+    live.assert_clean().await;
+    for Query { sql, result } in &case.query {
+        assert_eq!(&shown(live.admin.query_text(sql).await), result, "{way:?}: {sql}");
+    }
+}
+
+async fn while_copying(live: &Live, hold: &Path, during: &str, case: &Case) -> Finished {
+    std::fs::write(hold, "").unwrap();
+    let running = live.program.spawn(&["repack", "--json", "--table", TABLE, "--verify", "full"]);
+    until("the copy is held up", LIMIT, || async {
+        live.state().await == "shadow_ready"
+            && live.admin.value("SELECT count(*) FROM pg_replication_slots").await == "1"
+    })
+    .await;
+    change(live, during).await;
+    let expected = live.admin.table_hash(TABLE).await;
+    std::fs::remove_file(hold).unwrap();
+    let finished = running.wait(LIMIT);
+    assert_rows(live, case, &expected).await;
+    finished
+}
+
+async fn while_waiting(live: &Live, during: &str, case: &Case) -> Finished {
+    let running = live.program.spawn(&["repack", "--json", "--table", TABLE, "--postpone-swap"]);
+    until("it is ready", LIMIT, || async { live.state().await == "verified" }).await;
+    change(live, during).await;
+    let expected = live.admin.table_hash(TABLE).await;
+    let swap = live.command("swap", &["--table", TABLE]).0;
+    let finished = running.wait(LIMIT);
+    assert_eq!(swap.code(), case.exit, "{swap:?}, asked of {finished:?}");
+    assert_rows(live, case, &expected).await;
+    finished
+}
+
+async fn assert_rows(live: &Live, case: &Case, expected: &str) {
+    if !case.rows_change {
+        assert_eq!(live.admin.table_hash(TABLE).await, expected, "rows, md5");
+    }
+}
+
+/// Runs `during.sql`; all its sessions end with it.
+async fn change(live: &Live, during: &str) {
+    let mut sessions: BTreeMap<String, Db> = BTreeMap::new();
+    for part in format!("\n{during}").split("\n-- @").skip(1) {
+        let (head, body) = part.split_once('\n').unwrap();
+        let (name, role) = head.split_once(' ').unwrap();
+        if !sessions.contains_key(name) {
+            sessions.insert(name.to_owned(), connect(&live.cluster, role).await);
+        }
+        for sql in statements(body) {
+            sessions[name].exec(&sql).await;
+        }
+    }
+}
+
+fn check(case: &Case, finished: &Finished, reason: &str) {
+    assert_eq!(finished.code(), case.exit, "{finished:?}");
+    for text in &case.says {
+        assert!(reason.contains(text), "`{text}` is not in {reason}\n{finished:?}");
+    }
+}
+
+/// What is refused leaves no trace: not even our schemas.
+async fn assert_untouched(live: &Live) {
+    let left = "SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'repcloud%' \
+         UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots \
+         UNION ALL SELECT 'publication ' || pubname FROM pg_publication \
+         UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'repcloud%'";
+    let rows = live.admin.query_text(left).await;
+    assert!(rows.is_empty(), "left behind: {rows:?}");
+}
