@@ -21,6 +21,7 @@ use crate::repack::report::{Outcome, TableReport};
 use crate::repack::shadow::{self, OURS, relation_oid};
 use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::steps;
+use crate::repack::table_run::NOTHING_TO_UNDO;
 use crate::repack::watch::{Shown, retained_wal};
 
 /// What was thrown away and begun anew.
@@ -92,6 +93,24 @@ impl Job<'_> {
         })
     }
 
+    /// A statement that fails because the table was changed under it: that is what there is to say.
+    pub(crate) async fn explain(&self, error: RepackError) -> RepackError {
+        let (RepackError::Statement { .. } | RepackError::Dependents(_)) = &error else { return error };
+        let Some(before) = &self.definition else { return error };
+        match relation_oid(&self.session, self.table).await {
+            Ok(Some(oid)) if oid == self.oid => {}
+            Ok(_) => return RepackError::Missing { table: self.table.clone() },
+            Err(_) => return error,
+        }
+        match Box::pin(self.read_definition()).await {
+            Ok(now) => match before.fingerprint.differences(&now.fingerprint) {
+                differences if differences.is_empty() => error,
+                differences => RepackError::Changed { table: self.table.clone(), differences },
+            },
+            Err(_) => error,
+        }
+    }
+
     pub(crate) async fn drive(&mut self, goal: Goal) -> Result<Outcome, RepackError> {
         let mut begun_anew = 0;
         loop {
@@ -132,7 +151,10 @@ impl Job<'_> {
                     }
                     return Err(RepackError::Missing { table: self.table.clone() });
                 }
-                Step::Undone => return Ok(Outcome::Aborted),
+                Step::Undone => {
+                    self.report.notes.push(NOTHING_TO_UNDO.to_owned());
+                    return Ok(Outcome::Aborted);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Client, Row};
 
 use crate::apply::checkpoint::StreamKey;
-use crate::model::{Lsn, Oid, TableName};
+use crate::model::{Lsn, Oid, TableName, quote_ident};
 use crate::pg::PgError;
 use crate::repack::error::RepackError;
 
@@ -166,8 +166,20 @@ pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
 
 /// True when the state table is there.
 pub async fn exists(client: &Client) -> Result<bool, RepackError> {
-    let sql = "SELECT pg_catalog.to_regclass('repcloud.repack') IS NOT NULL";
-    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+    // Not to_regclass: that fails without a right to the schema.
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid AND relname = 'repack'), \
+               pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.pg_get_userbyid(n.nspowner)::text, current_user::text \
+               FROM pg_catalog.pg_namespace n WHERE n.nspname = 'repcloud'";
+    let Some(row) = client.query_opt(sql, &[]).await? else { return Ok(false) };
+    if row.try_get(1)? {
+        return Ok(row.try_get(0)?);
+    }
+    let (owner, role): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    let (owner, role) = (quote_ident(&owner), quote_ident(&role));
+    Err(RepackError::Refused(vec![format!(
+        "schema repcloud, where the state of repacks is kept, belongs to role {owner}, and role {role} may not use it; \
+         work as {owner}, or run: GRANT {owner} TO {role}"
+    )]))
 }
 
 /// The row of a table; `None` when it was never repacked.
@@ -203,6 +215,9 @@ pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
                bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, lock_ms = 0, \
                error = NULL, started_at = now(), updated_at = now()";
     let (schema, name) = (&row.table.schema, &row.table.table);
+    let past = "DELETE FROM repcloud.repack WHERE schema_name = $1 AND table_name = $2 AND table_oid <> $3 \
+                AND state IN ('cleaned', 'abandoned')";
+    client.execute(past, &[schema, name, &row.table_oid]).await?;
     client
         .execute(
             sql,

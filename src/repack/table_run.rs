@@ -51,6 +51,9 @@ pub(crate) async fn run_table(
     report
 }
 
+/// Said of an abort that found nothing.
+pub(crate) const NOTHING_TO_UNDO: &str = "there was nothing to undo";
+
 impl<'a> Run<'a> {
     async fn with_retries(&self, goal: Goal, report: &mut TableReport) -> Result<Outcome, RepackError> {
         let mut begun: Option<Oid> = None;
@@ -132,7 +135,10 @@ impl<'a> Run<'a> {
         report: &mut TableReport,
         begun: &mut Option<Oid>,
     ) -> Result<Outcome, RepackError> {
-        let Some(mut job) = self.open(goal).await? else { return Ok(Outcome::Aborted) };
+        let Some(mut job) = self.open(goal).await? else {
+            report.notes.push(NOTHING_TO_UNDO.to_owned());
+            return Ok(Outcome::Aborted);
+        };
         if let Some(ended) = job.ended_elsewhere(*begun).await? {
             return Ok(ended);
         }
@@ -140,6 +146,10 @@ impl<'a> Run<'a> {
         job.report = report.clone();
         let result = job.drive(goal).await;
         *report = job.report.clone();
+        let result = match result {
+            Err(error) if error.advice() == RetryAdvice::Stop => Err(job.explain(error).await),
+            result => result,
+        };
         job.close(result).await
     }
 

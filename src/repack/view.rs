@@ -79,9 +79,10 @@ pub async fn read(options: &RepackOptions) -> Result<Vec<RepackView>, RepackErro
             eta_seconds: copying.then(|| left * age / row.rows_copied as f64),
             changes_replayed: changes.max(row.changes),
             lag_bytes: lag,
-            attempt: row.attempt,
-            blocked_by: row.blocked_by,
-            throttled_by: row.throttled_by,
+            // Of a process that tries, not of one that has stopped.
+            attempt: if running { row.attempt } else { 0 },
+            blocked_by: if running { row.blocked_by } else { Vec::new() },
+            throttled_by: row.throttled_by.filter(|_| running),
             error: row.error,
             running,
             retained,

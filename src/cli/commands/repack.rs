@@ -14,6 +14,7 @@ use crate::repack::job::Goal;
 use crate::repack::options::RepackOptions;
 use crate::repack::report::{Outcome, TableReport};
 use crate::repack::run as repack;
+use crate::repack::select::SelectError;
 use crate::service::shutdown::{Asked, Shutdown};
 
 /// What is done to the selected tables.
@@ -65,7 +66,9 @@ fn tables(context: &Context, args: &RepackArgs, work: Work) -> Result<Exit, Fail
         for options in &all {
             let result = one(context, options, work, &shutdown.stop, &mut reports).await;
             if let Err(error) = result {
-                tracing::error!("{}: {error}", options.connection);
+                if all.len() > 1 {
+                    tracing::error!("{}: {error}", options.connection);
+                }
                 failure = failure.or(Some(repack_failure(error)));
             }
         }
@@ -74,7 +77,7 @@ fn tables(context: &Context, args: &RepackArgs, work: Work) -> Result<Exit, Fail
             (failure, Some(Asked::Interrupt)) if failure.is_none() => Ok(Exit::Interrupted),
             (failure, _) => {
                 if reports.is_empty() {
-                    nothing(context, work)?;
+                    return nothing(context, work);
                 }
                 Ok(exit(&reports, failure.is_some()))
             }
@@ -101,17 +104,17 @@ async fn one(
     Ok(())
 }
 
-fn nothing(context: &Context, work: Work) -> Result<(), Failure> {
-    if context.output.json {
-        return Ok(());
-    }
-    let text = match work {
-        Work::Repack | Work::Prepare => "no table is selected",
-        Work::Swap => "nothing is prepared",
-        Work::Abort => "there is nothing to undo",
+/// Who asks for a swap relies on it: that there is none to be done is no success.
+fn nothing(context: &Context, work: Work) -> Result<Exit, Failure> {
+    let (text, exit) = match work {
+        Work::Repack | Work::Prepare => ("no table is selected", Exit::Done),
+        Work::Swap => ("nothing is prepared", Exit::Refused),
+        Work::Abort => ("there is nothing to undo", Exit::Done),
     };
-    context.output.text(&format!("{text}\n"))?;
-    Ok(())
+    if !context.output.json {
+        context.output.text(&format!("{text}\n"))?;
+    }
+    Ok(exit)
 }
 
 /// One table, as soon as it is done.
@@ -187,7 +190,7 @@ fn exit(reports: &[TableReport], failed: bool) -> Exit {
 /// A failure of the whole connection.
 pub(crate) fn repack_failure(error: RepackError) -> Failure {
     let exit = match &error {
-        RepackError::Refused(_) => Exit::Refused,
+        RepackError::Refused(_) | RepackError::Select(SelectError::Missing { .. }) => Exit::Refused,
         _ => Exit::Failed,
     };
     let hint = error.hint();

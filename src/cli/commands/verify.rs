@@ -10,8 +10,9 @@ use crate::cli::args::VerifyArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
 use crate::cli::wiring::{block_on, connection_events, flow_failure, repack_of, streams};
+use crate::flow::FlowError;
 use crate::flow::compare::Compare;
-use crate::model::TableName;
+use crate::model::{RetryAdvice, TableName};
 use crate::repack::compare::Compared;
 use crate::repack::run as repack;
 use crate::service::shutdown::Shutdown;
@@ -43,19 +44,28 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
         if let Some(table) = args.tables.iter().find(|table| !known(table)) {
             return Err(Failure::usage(format!("no [[replicate]] of \"{name}\" has the table {table}")));
         }
-        let (mut differences, mut unsettled) = (0, 0);
+        let (mut differences, mut unsettled, mut not_compared) = (0, 0, 0);
         for compare in &compares {
             if let Some(note) = &compare.note {
                 tracing::warn!("{note}");
             }
             for spec in &compare.specs {
-                let outcome = one(context, compare, spec, args.count).await.map_err(failed)?;
+                let outcome = match one(context, compare, spec, args.count).await {
+                    Ok(outcome) => outcome,
+                    // Of another shape, parked: the other tables can be compared all the same.
+                    Err(FlowError::Verify(error)) if error.advice() == RetryAdvice::Stop => {
+                        tracing::error!("{}: {error}", spec.source);
+                        not_compared += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(failed(error)),
+                };
                 show(context, spec, &outcome)?;
                 differences += outcome.differences;
                 unsettled += outcome.unsettled;
             }
         }
-        Ok(match (differences, unsettled) {
+        Ok(match (differences + not_compared, unsettled) {
             (1.., _) => Exit::Failed,
             (0, 1..) => Exit::Partly,
             (0, 0) => Exit::Done,
@@ -108,7 +118,7 @@ async fn one(
     compare: &Compare<'_>,
     spec: &VerifySpec,
     count: bool,
-) -> Result<VerifyOutcome, crate::flow::FlowError> {
+) -> Result<VerifyOutcome, FlowError> {
     let bar = (context.progress && std::io::stderr().is_terminal()).then(|| {
         let style = ProgressStyle::with_template("{spinner} {msg}");
         ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
