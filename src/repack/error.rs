@@ -103,6 +103,12 @@ pub enum RepackError {
         /// The smallest distance.
         behind: u64,
     },
+    /// Another process of ours finished its work on the table while this one waited for it.
+    #[error("another process has just ended its work on {table}")]
+    Moved {
+        /// Which one.
+        table: TableName,
+    },
     /// The swap's session broke, and nothing was changed.
     #[error("the session of the swap was lost, nothing was changed: {0}")]
     SessionLost(String),
@@ -207,7 +213,7 @@ impl RepackError {
             RepackError::Copy(error) => error.advice(),
             RepackError::Select(error) => error.advice(),
             RepackError::Preflight(error) => error.advice(),
-            RepackError::SessionLost(_) => RetryAdvice::Reconnect,
+            RepackError::SessionLost(_) | RepackError::Moved { .. } => RetryAdvice::Reconnect,
             _ => RetryAdvice::Stop,
         }
     }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::model::{Events, Oid, RetryAdvice, TableName};
-use crate::pg;
+use crate::pg::{self, Session};
 use crate::repack::compare::Compared;
 use crate::repack::error::RepackError;
 use crate::repack::job::{Goal, Step, next_step};
@@ -15,7 +15,7 @@ use crate::repack::preflight::space::bytes;
 use crate::repack::report::{Outcome, TableReport};
 use crate::repack::runner::{Job, control_session};
 use crate::repack::shadow::relation_oid;
-use crate::repack::state;
+use crate::repack::state::{self, RepackRow};
 use crate::repack::steps;
 use crate::repack::watch::{Shown, retained_wal};
 
@@ -153,22 +153,32 @@ impl<'a> Run<'a> {
         job.close(result).await
     }
 
+    /// Which table is meant: that of an unfinished repack of this name, else the one that bears it.
+    async fn find(&self, session: &Session) -> Result<Option<(Oid, Option<RepackRow>)>, RepackError> {
+        let known = state::exists(session).await?;
+        let unfinished = if known { state::read_unfinished(session, self.table).await? } else { None };
+        Ok(match unfinished {
+            Some(row) => Some((row.table_oid, Some(row))),
+            None => relation_oid(session, self.table).await?.map(|oid| (oid, None)),
+        })
+    }
+
     /// Finds what there is of the table and locks it against other processes of ours. `None`: there is nothing to abort.
     async fn open(&self, goal: Goal) -> Result<Option<Job<'a>>, RepackError> {
         let Run { options, table, events, stop, shown } = *self;
         let session = control_session(options).await?;
-        let known = state::exists(&session).await?;
-        let unfinished = if known { state::read_unfinished(&session, table).await? } else { None };
-        let present = relation_oid(&session, table).await?;
-        let oid = match (&unfinished, present) {
-            (Some(row), _) => row.table_oid,
-            (None, Some(oid)) => oid,
-            (None, None) if goal == Goal::Abort => return Ok(None),
-            (None, None) => return Err(RepackError::Missing { table: table.clone() }),
+        let Some((oid, _)) = self.find(&session).await? else {
+            let missing = RepackError::Missing { table: table.clone() };
+            return if goal == Goal::Abort { Ok(None) } else { Err(missing) };
         };
         if !state::lock(&session, oid).await? {
             return Err(RepackError::Running { table: table.clone() });
         }
+        // Whoever had the lock before may have exchanged or undone it meanwhile.
+        let unfinished = match self.find(&session).await? {
+            Some((now, unfinished)) if now == oid => unfinished,
+            _ => return Err(RepackError::Moved { table: table.clone() }),
+        };
         let database: Oid = session
             .query_one(
                 "SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
