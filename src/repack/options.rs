@@ -66,10 +66,6 @@ pub struct RepackSettings {
     pub maintenance_work_mem: Option<String>,
     /// Sessions that build indexes at once; `None`: as many as `jobs`.
     pub index_workers: Option<usize>,
-    /// A slot made by the DBA; `None`: we make our own.
-    pub slot_name: Option<String>,
-    /// A publication made by the DBA; `None`: we make our own.
-    pub publication: Option<String>,
 }
 
 impl Default for RepackSettings {
@@ -84,8 +80,6 @@ impl Default for RepackSettings {
             throttle: ThrottleOptions::default(),
             maintenance_work_mem: None,
             index_workers: None,
-            slot_name: None,
-            publication: None,
         }
     }
 }

@@ -80,7 +80,7 @@ impl Watch<'_> {
             self.requests().await?;
             self.retained().await?;
             let now = (self.shown.rows.load(Ordering::Relaxed), self.shown.resting());
-            if now != written && now.0 > 0 {
+            if now != written {
                 state::set_progress(&self.session, self.oid, now.0, now.1.as_deref()).await?;
                 written = now;
             }

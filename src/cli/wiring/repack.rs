@@ -15,8 +15,6 @@ pub(crate) fn repack(connection: &Connection, args: &RepackArgs) -> RepackOption
         selection: selection(&configured.selection, args),
         settings: RepackSettings {
             max_retained_wal: connection.max_retained_wal,
-            slot_name: connection.slot_name.clone(),
-            publication: connection.publication.clone(),
             ..configured.settings.clone()
         },
         run: RunOptions {

@@ -1,8 +1,9 @@
-//! Keys of the configuration and options of the command line: each has a test that fails without it.
+//! Keys of the configuration and options of the command line that no other test would miss.
 
 use repcloud::repack::dependents::KINDS;
 
-use super::{Live, ORDERS};
+use super::{LIMIT, Live, ORDERS};
+use crate::support::wait::until;
 
 const TABLE: [&str; 2] = ["--table", "public.orders"];
 
@@ -56,4 +57,44 @@ fn the_readme_lists_what_is_carried_over() {
     let listed: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix("- ")).collect();
     let titles: Vec<&str> = KINDS.iter().map(|kind| kind.title).collect();
     assert_eq!(listed, titles, "left: README.md, right: the titles of repack::dependents::KINDS");
+}
+
+#[tokio::test]
+async fn a_throttle_query_holds_up_the_copy_until_it_answers_otherwise() {
+    let live = Live::new(
+        &format!("{ORDERS}; CREATE TABLE hold (held bool NOT NULL); INSERT INTO hold VALUES (true)"),
+        "throttle_query = \"select held from public.hold\"",
+    )
+    .await;
+    let running = live.program.spawn(&["repack", "--table", "public.orders"]);
+    until("the copy rests and says why", LIMIT, || async {
+        let why = "SELECT coalesce((SELECT throttled_by FROM repcloud.repack), '')";
+        let there = live.admin.value("SELECT to_regclass('repcloud.repack') IS NOT NULL").await == "t";
+        there && live.admin.value(why).await.contains("throttle_query")
+    })
+    .await;
+    live.admin.exec("UPDATE hold SET held = false").await;
+    running.wait(LIMIT).expect_code(0);
+}
+
+#[tokio::test]
+async fn a_slot_that_holds_back_too_much_ends_it_and_leaves_nothing_where_that_is_wanted() {
+    let live = Live::new(ORDERS, "max_retained_wal = \"1MB\"").await;
+    let running = live.program.spawn(&[
+        "repack",
+        "--table",
+        "public.orders",
+        "--postpone-swap",
+        "--on-failure",
+        "abort",
+    ]);
+    until("it is ready", LIMIT, || async { live.state().await == "verified" }).await;
+    // An open transaction with changes keeps the slot where it is.
+    let open = live.session("writer").await;
+    open.exec("BEGIN; UPDATE orders SET total = total + 1 WHERE id = 1").await;
+    live.owner.exec("CREATE TABLE noise AS SELECT i, md5(i::text) FROM generate_series(1, 60000) i").await;
+    let finished = running.wait(LIMIT).expect_code(1);
+    assert!(finished.stdout.contains("max_retained_wal"), "{finished:?}");
+    open.exec("COMMIT").await;
+    live.assert_clean().await;
 }
