@@ -125,7 +125,7 @@ impl Stage {
             Tool::Jobs1 | Tool::Jobs2 => {
                 self.configure(name)?;
                 let mut command = self.our_command(name);
-                command.arg("create-schema");
+                command.args(["create-schema", "--connection", name]);
                 command
             }
         };
@@ -138,7 +138,16 @@ impl Stage {
     pub(crate) fn command(&self, tool: Tool, name: &str) -> anyhow::Result<Command> {
         let ours = |jobs| {
             let mut command = self.our_command(name);
-            command.args(["repack", "--capture=slot", "--table", "public.orders", "--json", "--jobs", jobs]);
+            command.args([
+                "repack",
+                "--connection",
+                name,
+                "--table",
+                "public.orders",
+                "--capture=slot",
+                "--json",
+            ]);
+            command.args(["--jobs", jobs]);
             command
         };
         let mut command = match tool {
@@ -170,7 +179,7 @@ impl Stage {
 
     fn our_command(&self, name: &str) -> Command {
         let mut command = Command::new(&self.bin);
-        command.env("REPCLOUD_HOME", self.home()).args(["--config", name, "--connection", name]);
+        command.env("REPCLOUD_HOME", self.home()).args(["--config", name]);
         command
     }
 

@@ -14,6 +14,7 @@ pub mod error;
 mod facts;
 mod first_rows;
 mod followed;
+pub mod gate;
 mod hold;
 mod join;
 mod leaves;

@@ -12,7 +12,7 @@ use crate::apply::route::RouteTable;
 use crate::apply::{Applier, ApplyReport, Flusher};
 use crate::capture::{SlotOptions, SlotReader, Written};
 use crate::flow::error::FlowError;
-use crate::flow::planner;
+use crate::flow::{gate, planner};
 use crate::model::{Lsn, TxnBatch};
 use crate::pg::Session;
 use crate::pg::replication::ReplicationClient;
@@ -25,7 +25,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the tasks. `report` is the applier's, `written` the reader's other end.
+    /// Starts the tasks. `report` is the applier's, `written` the reader's other end. With `gate`, nothing is applied before
+    /// it says `true`.
     pub fn start(
         reader: SlotReader,
         (applier, flusher): (Applier, Flusher),
@@ -33,11 +34,20 @@ impl Pipeline {
         limits: GroupLimits,
         report: watch::Receiver<ApplyReport>,
         written: watch::Sender<Written>,
+        gate: Option<watch::Receiver<bool>>,
     ) -> Self {
-        let (batches_in, batches) = mpsc::channel::<TxnBatch>(4);
+        let (batches_in, mut batches) = mpsc::channel::<TxnBatch>(4);
         let (groups_in, groups) = mpsc::channel(1);
         let (halt, halted) = watch::channel(false);
         let mut tasks: JoinSet<Result<(), FlowError>> = JoinSet::new();
+        if let Some(open) = gate {
+            let (onward, behind) = mpsc::channel(1);
+            let holding = gate::run(open, halted.clone(), std::mem::replace(&mut batches, behind), onward);
+            tasks.spawn(async move {
+                holding.await;
+                Ok(())
+            });
+        }
         let planning = planner::run(routes, limits, PlanOptions::default(), batches, groups_in);
         tasks.spawn(async move {
             planning.await;

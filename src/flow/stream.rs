@@ -201,6 +201,7 @@ impl Running<'_> {
             GroupLimits::default(),
             report.clone(),
             written_in,
+            None,
         );
         let outcome = {
             let watching = monitor.run(report);

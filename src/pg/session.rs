@@ -1,10 +1,11 @@
 //! An ordinary SQL session, on tokio-postgres.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -12,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::config::{ChannelBinding, SslMode as RawSslMode, SslNegotiation};
-use tokio_postgres::{CancelToken, Client, Config, Connection};
+use tokio_postgres::{CancelToken, Client, Config, Connection, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::pg::adapter::{Bound, CleartextRefused, Guarded, prepare};
@@ -33,6 +34,7 @@ pub struct Session {
     tls: bool,
     ended: watch::Receiver<Option<End>>,
     task: AbortOnDropHandle<()>,
+    prepared: Mutex<HashMap<String, Statement>>,
 }
 
 /// How a session's connection ended: without an error, or with one (its text, class and SQLSTATE).
@@ -76,6 +78,21 @@ impl Session {
     /// The connection is encrypted.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// The statement, prepared on this session once and kept as long as it: for the few that are asked again and again.
+    ///
+    /// # Errors
+    /// As [`Client::prepare`].
+    pub async fn prepared(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await?;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
     }
 
     /// A handle that cancels what this session runs, from anywhere.
@@ -161,7 +178,8 @@ async fn attempt(
     };
     let (sender, ended) = watch::channel(None);
     let task = AbortOnDropHandle::new(tokio::spawn(drive(connection, sender)));
-    let session = Session { client, canceller, server_version, tls, ended, task };
+    let prepared = Mutex::default();
+    let session = Session { client, canceller, server_version, tls, ended, task, prepared };
     if server_version >= 170_000 {
         // Unknown to older servers, so it cannot be a start-up option.
         let set = session.client.batch_execute("SET transaction_timeout = 0");

@@ -45,10 +45,12 @@ pub(crate) struct FollowSpec<'a> {
     pub(crate) max_changes: usize,
 }
 
-/// Changes flow into the shadow as long as this lives.
+/// Changes flow into the shadow as long as this lives, once [`Following::open`] was called. Until then they are read and held: so
+/// the server decodes the copy while it is made, not afterwards.
 #[derive(Debug)]
 pub(crate) struct Following {
     pipeline: Pipeline,
+    gate: watch::Sender<bool>,
     report: watch::Receiver<ApplyReport>,
     wanted: Arc<watch::Sender<Lsn>>,
     marker: Arc<Marker>,
@@ -56,7 +58,7 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Takes the position over and begins. `session` is only asked.
+    /// Takes the position over and begins to read. `session` is only asked.
     pub(crate) async fn start(session: &Session, spec: &FollowSpec<'_>) -> Result<Following, RepackError> {
         let key = state::key(spec.slot);
         let (generation, from) = checkpoint::take_over(session, &key).await?;
@@ -86,11 +88,29 @@ impl Following {
         let plugin = plugin_options(&publications(spec.slot), true);
         let reader = pipeline::open_reader(session, replication, spec.slot, from, &plugin, written).await?;
         let limits = GroupLimits { changes: spec.max_changes.max(1), ..GroupLimits::default() };
-        let pipeline =
-            Pipeline::start(reader, (applier, flusher), routes, limits, report.clone(), written_in);
+        let (gate, opened) = watch::channel(false);
+        let pipeline = Pipeline::start(
+            reader,
+            (applier, flusher),
+            routes,
+            limits,
+            report.clone(),
+            written_in,
+            Some(opened),
+        );
         let table = spec.source.name.clone();
         let marker = Arc::new(Marker { session: marker });
-        Ok(Following { pipeline, report, wanted: Arc::new(wanted), marker, table })
+        Ok(Following { pipeline, gate, report, wanted: Arc::new(wanted), marker, table })
+    }
+
+    /// Lets the changes into the shadow: rows and indexes are there.
+    pub(crate) fn open(&self) {
+        self.gate.send_replace(true);
+    }
+
+    /// [`Self::open`] was called.
+    pub(crate) fn is_open(&self) -> bool {
+        *self.gate.borrow()
     }
 
     /// What is in the shadow.
@@ -265,7 +285,8 @@ fn route(spec: &FollowSpec<'_>) -> Route {
         identity_always_key: false,
         copy_allowed: spec.rewrites.is_empty(),
         replace_allowed: true,
-        has_deferrable: spec.shadow.constraints.iter().any(|c| c.deferrable),
+        // The shadow's own constraints may not be there yet.
+        has_deferrable: spec.source.constraints.iter().any(|c| c.deferrable),
         ignored_columns: spec
             .shadow
             .columns

@@ -57,9 +57,12 @@ pub(crate) struct Definition {
 
 pub(crate) async fn control_session(options: &RepackOptions) -> Result<Session, RepackError> {
     let session = pg::connect(&options.connect).await?;
-    // What is written here is what a restart relies on.
+    // What is written here is what a restart relies on. The definitions are read again under the lock, by plans made before.
     session
-        .batch_execute("SET synchronous_commit = on; SET row_security = off; SET statement_timeout = 0")
+        .batch_execute(
+            "SET synchronous_commit = on; SET row_security = off; SET statement_timeout = 0; SET jit = off; \
+             SET plan_cache_mode = force_generic_plan",
+        )
         .await?;
     Ok(session)
 }

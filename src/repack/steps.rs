@@ -64,6 +64,10 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
             })
             .collect(),
     };
+    if job.following.is_none() {
+        job.following = Some(follow(job).await?);
+    }
+    let definition = job.definition()?;
     let Some(snapshot) = &job.snapshot else {
         return Err(RepackError::Internal("a copy without a snapshot".to_owned()));
     };
@@ -79,7 +83,11 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
         job.events,
         shown,
     );
-    let rows = control(job).await?.over(copy).await?;
+    let watch = control(job).await?;
+    let mut following = job.following.take();
+    let rows = watch.over(beside(&mut following, copy)).await;
+    job.following = following;
+    let rows = rows?;
     if let Some(snapshot) = job.snapshot.take() {
         // Vacuum may clean up behind it again.
         snapshot.release().await?;
@@ -95,6 +103,8 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
 /// Indexes, and everything else that needs no lock on the table.
 pub(crate) async fn build_indexes(job: &mut Job<'_>) -> Result<(), RepackError> {
     let began = Instant::now();
+    let watch = control(job).await?;
+    let mut following = job.following.take();
     let settings = &job.options.settings;
     let plan = &job.definition()?.plan;
     let work = async {
@@ -103,7 +113,9 @@ pub(crate) async fn build_indexes(job: &mut Job<'_>) -> Result<(), RepackError> 
         indexes::build(&job.options.connect, &job.session, &plan.indexes, workers, memory).await?;
         finish_shadow(job).await
     };
-    control(job).await?.over(work).await?;
+    let built = watch.over(beside(&mut following, work)).await;
+    job.following = following;
+    built?;
     job.report.index_seconds = began.elapsed().as_secs_f64();
     Ok(())
 }
@@ -150,10 +162,20 @@ const LOOKS_WITHOUT_GAIN: u32 = 30;
 pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) -> Result<(), RepackError> {
     let began = Instant::now();
     if job.following.is_none() {
-        if state_now == Some(RepackState::IndexesBuilt) {
-            control(job).await?.over(vacuum(job)).await?;
-        }
         job.following = Some(follow(job).await?);
+    }
+    let mut following = job.following.take();
+    let vacuumed = match &following {
+        Some(now) if !now.is_open() && state_now == Some(RepackState::IndexesBuilt) => {
+            let watch = control(job).await?;
+            watch.over(beside(&mut following, vacuum(job))).await
+        }
+        _ => Ok(()),
+    };
+    job.following = following;
+    vacuumed?;
+    if let Some(following) = &job.following {
+        following.open();
     }
     converge(job).await?;
     if state_now.is_some_and(|state| state < RepackState::CaughtUp) {
@@ -164,6 +186,19 @@ pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) 
         job.report.changes_replayed = following.report().changes;
     }
     Ok(())
+}
+
+/// Does `work` while changes are read; ends with them.
+async fn beside<T>(
+    following: &mut Option<Following>,
+    work: impl Future<Output = Result<T, RepackError>>,
+) -> Result<T, RepackError> {
+    let Some(following) = following else { return work.await };
+    tokio::select! {
+        biased;
+        error = following.ended() => Err(error),
+        result = work => result,
+    }
 }
 
 async fn follow(job: &Job<'_>) -> Result<Following, RepackError> {

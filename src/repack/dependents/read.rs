@@ -3,7 +3,6 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
@@ -84,7 +83,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
 
 /// Boxed: ten of them in one future would be large.
 fn rows<'a, T: DeserializeOwned + Send + 'a>(
-    client: &'a Client,
+    session: &'a Session,
     table: &'a str,
     what: &'static str,
     query: &'static str,
@@ -92,31 +91,33 @@ fn rows<'a, T: DeserializeOwned + Send + 'a>(
 ) -> BoxFuture<'a, Result<Vec<T>, DependentsError>> {
     async move {
         let sql = format!("SELECT coalesce(json_agg(q), '[]')::text FROM ({query}) AS q");
-        json(client, table, what, &sql, &[&oid]).await?.ok_or_else(|| nothing(what, table))
+        json(session, table, what, &sql, &[&oid]).await?.ok_or_else(|| nothing(what, table))
     }
     .boxed()
 }
 
 async fn one<T: DeserializeOwned>(
-    client: &Client,
+    session: &Session,
     table: &str,
     query: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<T, DependentsError> {
     let sql = format!("SELECT (SELECT row_to_json(q)::text FROM ({query}) AS q)");
-    let found = json(client, table, "the table", &sql, parameters).await?;
+    let found = json(session, table, "the table", &sql, parameters).await?;
     found.ok_or_else(|| DependentsError::Missing { table: table.to_owned() })
 }
 
 async fn json<T: DeserializeOwned>(
-    client: &Client,
+    session: &Session,
     table: &str,
     what: &'static str,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Option<T>, DependentsError> {
     let server = |error| DependentsError::server(what, table, &error);
-    let row = client.query_one(sql, parameters).await.map_err(server)?;
+    // Kept: the exchange reads twice under its lock, and parsing costs as much as asking.
+    let statement = session.prepared(sql).await.map_err(server)?;
+    let row = session.query_one(&statement, parameters).await.map_err(server)?;
     let Some(text): Option<String> = row.try_get(0).map_err(server)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|error| DependentsError::Unknown {
         what,
