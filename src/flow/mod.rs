@@ -23,6 +23,7 @@ mod parking;
 mod patience;
 pub mod pipeline;
 pub mod planner;
+mod plugin;
 mod prepare;
 pub mod reset;
 mod resolve;
