@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian and its relatives, and says what and why.
 #
-#   scripts/install-needs.sh [build] [servers]
+#   scripts/install-needs.sh [build] [servers] [repack-peers]
 #
 # build:   a C compiler (the cryptography library has C and assembly parts)
 # servers: PostgreSQL server programs of REPCLOUD_TEST_PG_MAJOR (15), its wal2json, and openssl (test certificates)
+# repack-peers: pg_repack for that server, and what a Python environment for the old repcloud needs
 set -euo pipefail
 
 major=${REPCLOUD_TEST_PG_MAJOR:-15}
@@ -35,6 +36,15 @@ have_servers() {
     return 1
 }
 
+have_pg_repack() {
+    local directory
+    local IFS=:
+    for directory in ${REPCLOUD_PG_BIN:-} "${PG_HOME:-/usr/lib/postgresql}/$major/bin"; do
+        [ -x "$directory/pg_repack" ] && return 0
+    done
+    return 1
+}
+
 for wanted in "$@"; do
     case $wanted in
         build)
@@ -55,8 +65,12 @@ for wanted in "$@"; do
             fi
             command -v openssl >/dev/null || need openssl "certificates for the TLS tests"
             ;;
+        repack-peers)
+            have_pg_repack || need "postgresql-$major-repack" "pg_repack, to be measured beside us"
+            python3 -c 'import ensurepip' 2>/dev/null || need python3-venv "an environment for the old repcloud"
+            ;;
         *)
-            echo "usage: $0 [build] [servers]" >&2
+            echo "usage: $0 [build] [servers] [repack-peers]" >&2
             exit 2
             ;;
     esac

@@ -38,7 +38,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options) -> anyhow::Result<Drai
             runs.entry(peer).or_default().push(run);
         }
     }
-    Ok(Drained { name: NAME, title, changes: rows, runs })
+    Ok(Drained { title, changes: rows, runs })
 }
 
 async fn native(stage: &Stage) -> anyhow::Result<Run> {

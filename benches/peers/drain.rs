@@ -27,7 +27,6 @@ pub(crate) struct Run {
 
 /// All drains of one workload, by peer.
 pub(crate) struct Drained {
-    pub(crate) name: &'static str,
     pub(crate) title: String,
     pub(crate) changes: u64,
     pub(crate) runs: BTreeMap<&'static str, Vec<Run>>,
@@ -71,7 +70,7 @@ pub(crate) async fn run(stage: &Stage, workload: &Workload, rounds: usize) -> an
     }
     drain.same(workload).await?;
     drain.clear().await?;
-    Ok(Drained { name, title: workload.title.clone(), changes: workload.changes, runs })
+    Ok(Drained { title: workload.title.clone(), changes: workload.changes, runs })
 }
 
 /// Tables everywhere, first rows on the source.

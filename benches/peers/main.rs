@@ -13,11 +13,17 @@
     clippy::print_stderr
 )]
 
-mod chart;
+#[path = "../shared/bars.rs"]
+mod bars;
 mod copy;
 mod drain;
 mod latency;
+#[path = "../shared/machine.rs"]
+mod machine;
+#[path = "../shared/processes.rs"]
 mod processes;
+#[path = "../shared/readme.rs"]
+mod readme;
 mod report;
 mod stage;
 mod workload;

@@ -1,19 +1,16 @@
 //! The table: medians, ratios, CPU seconds, memory; and where it goes.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Command;
-
-use anyhow::Context as _;
 
 use crate::Options;
-use crate::chart;
+use crate::bars::{self, Row, Series};
 use crate::drain::{Drained, PEERS, Run};
 use crate::latency::{Latencies, Quantiles};
+use crate::machine::{load, machine, median};
+use crate::readme;
 use crate::stage::SETTINGS;
 
-const BEGIN: &str = "<!-- bench-peers: begin -->";
-const END: &str = "<!-- bench-peers: end -->";
+const COLOURS: [&str; 3] = ["#9aa5b1", "#4c78a8", "#e4572e"];
 
 pub(crate) struct Report {
     machine: String,
@@ -25,25 +22,9 @@ pub(crate) struct Report {
     pub(crate) latency: Option<Latencies>,
 }
 
-/// The middle one, or the mean of the two in the middle.
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
-}
-
 /// The median seconds of one peer.
 pub(crate) fn seconds(drained: &Drained, peer: &str) -> Option<f64> {
     drained.runs.get(peer).map(|runs| median(runs.iter().map(|run| run.seconds)))
-}
-
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 impl Report {
@@ -110,15 +91,9 @@ impl Report {
 
     /// Into `benches/README.md`, between the markers, and `benches/peers.svg`.
     pub(crate) fn write(&self) -> anyhow::Result<()> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
-        let path = folder.join("README.md");
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let (before, rest) = text.split_once(BEGIN).context("benches/README.md has lost its first marker")?;
-        let (_, after) = rest.split_once(END).context("benches/README.md has lost its last marker")?;
-        std::fs::write(&path, format!("{before}{BEGIN}\n{}{END}{after}", self.text()))?;
+        readme::write_part("bench-peers", &self.text())?;
         let charted: Vec<&Drained> = self.drains.iter().chain(&self.copy).collect();
-        std::fs::write(folder.join("peers.svg"), chart::svg(&charted))?;
+        std::fs::write(readme::folder().join("peers.svg"), chart(&charted))?;
         println!("written: benches/README.md, benches/peers.svg");
         Ok(())
     }
@@ -171,24 +146,12 @@ fn cpu(run: &Run, role: &str) -> f64 {
     run.usage.get(role).map_or(0.0, |usage| usage.cpu_seconds)
 }
 
-fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .and_then(|line| line.split_once(':'));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes: u64 = memory.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-    let postgres =
-        repcloud::cluster::Binaries::find(None).map_or_else(|_| String::new(), |b| b.version().to_owned());
-    let rustc = Command::new("rustc")
-        .arg("-V")
-        .output()
-        .map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-    format!(
-        "{cores} cores ({}), {} GB, {postgres}, {rustc}",
-        model.map_or("unknown", |(_, name)| name.trim()),
-        kilobytes >> 20
-    )
+fn chart(drains: &[&Drained]) -> String {
+    let series: Vec<Series> = PEERS.into_iter().zip(COLOURS).collect();
+    let row = |drained: &&Drained| Row {
+        title: drained.title.clone(),
+        values: PEERS.iter().map(|peer| seconds(drained, peer)).collect(),
+    };
+    let rows: Vec<Row> = drains.iter().map(row).collect();
+    bars::svg("Seconds to bring a backlog to its end (less is better)", &series, &rows, "s")
 }

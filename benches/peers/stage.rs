@@ -56,10 +56,6 @@ impl Stage {
         self.ours.directory().join("repcloud")
     }
 
-    pub(crate) fn version(&self) -> &str {
-        self.source.binaries().version()
-    }
-
     /// A database of this name everywhere, and a configuration of this name; the source connection has it too, so that
     /// slots tell the databases apart.
     pub(crate) fn create(&self, name: &str) -> anyhow::Result<()> {

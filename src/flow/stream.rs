@@ -185,9 +185,8 @@ impl Running<'_> {
             self.applier(&routes, ready.replica_role, ready.generation, progress, asked).await?;
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
-        let at = (ready.from, written);
-        let reader =
-            self.reader(&source, replication, at, (&ready.work, &routes, &ready.publications)).await?;
+        let read = (ready.from, ready.work.as_slice(), ready.publications.as_slice());
+        let reader = self.reader(&source, replication, read, &routes, written).await?;
         let watched = Watched::new(reader.received(), routes.clone(), self.board);
         let monitor = Monitor {
             options: self.options,
@@ -213,7 +212,6 @@ impl Running<'_> {
         let outcome = {
             let watching = monitor.run(report);
             let lost_lock = target.ended();
-            let analyzing = self.analyze(&ready.fresh);
             let due =
                 parking::until_due(&target, &self.options.key, *self.retry, self.options.park, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
@@ -225,7 +223,7 @@ impl Running<'_> {
                 result = joining => result,
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
                 () = stopped(&mut stop) => Ok(Ended::Done),
-                never = analyzing => match never {},
+                never = self.analyze(&ready.fresh) => match never {},
             }
         };
         if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
@@ -315,8 +313,9 @@ impl Running<'_> {
         &self,
         source: &Session,
         replication: ReplicationClient,
-        (from, written): (Lsn, watch::Receiver<Written>),
-        (work, routes, publications): (&[TableWork], &RouteTable, &[String]),
+        (from, work, publications): (Lsn, &[TableWork], &[String]),
+        routes: &RouteTable,
+        written: watch::Receiver<Written>,
     ) -> Result<SlotReader, FlowError> {
         let slot = self.options.slot();
         let reading = plugin::reading(self.options, source, work, routes, publications).await?;

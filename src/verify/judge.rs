@@ -73,12 +73,20 @@ pub(crate) fn judge(only_target: bool, last: Option<&Look>, now: &Look) -> Verdi
     }
 }
 
+/// The rows of one side at one moment, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Count {
+    pub(crate) rows: u64,
+    /// Equal for the same row versions only: one row that came and one that went are no quiet table.
+    pub(crate) versions: i64,
+}
+
 /// Judges numbers of rows over several looks: the source before, the target, the source after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CountLook {
-    pub(crate) before: u64,
-    pub(crate) target: u64,
-    pub(crate) after: u64,
+    pub(crate) before: Count,
+    pub(crate) target: Count,
+    pub(crate) after: Count,
 }
 
 /// What is known of the numbers of rows after some looks.
@@ -97,11 +105,12 @@ pub(crate) enum CountVerdict {
 /// `looks` holds at least the newest look, last; `more`: there may be another one.
 pub(crate) fn judge_counts(looks: &[CountLook], more: bool) -> CountVerdict {
     let gap = |look: &CountLook| {
-        let (least, most) = (look.before.min(look.after), look.before.max(look.after));
-        if look.target < least {
-            Some((Kind::Missing, least - look.target))
-        } else if look.target > most {
-            Some((Kind::Extra, look.target - most))
+        let (before, target, after) = (look.before.rows, look.target.rows, look.after.rows);
+        let (least, most) = (before.min(after), before.max(after));
+        if target < least {
+            Some((Kind::Missing, least - target))
+        } else if target > most {
+            Some((Kind::Extra, target - most))
         } else {
             None
         }
@@ -195,7 +204,8 @@ mod tests {
     }
 
     fn counts(before: u64, target: u64, after: u64) -> CountLook {
-        CountLook { before, target, after }
+        let count = |rows| Count { rows, versions: 0 };
+        CountLook { before: count(before), target: count(target), after: count(after) }
     }
 
     #[test]
@@ -210,6 +220,25 @@ mod tests {
         let now = counts(5, 4, 5);
         assert_eq!(judge_counts(&[now], true), CountVerdict::Again);
         assert_eq!(judge_counts(&[now, now], true), CountVerdict::Differs(Kind::Missing, 1));
+    }
+
+    #[test]
+    fn equal_numbers_of_other_rows_are_not_quiet() {
+        let now = counts(5, 4, 5);
+        let mut moved = now;
+        moved.after.versions = 1;
+        assert_eq!(
+            judge_counts(&[moved, moved], true),
+            CountVerdict::Again,
+            "one came and one went on the source"
+        );
+        let mut other = now;
+        other.target.versions = 1;
+        assert_eq!(
+            judge_counts(&[now, other], true),
+            CountVerdict::Again,
+            "the target was still catching up"
+        );
     }
 
     #[test]

@@ -79,7 +79,7 @@ where
         work.pass().await?;
         let target = work.target.count().await?;
         let after = work.source.count().await?;
-        work.outcome.rows = after;
+        work.outcome.rows = after.rows;
         looks.push(CountLook { before, target, after });
         match judge_counts(&looks, attempt < attempts) {
             CountVerdict::Equal => break,

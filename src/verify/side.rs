@@ -14,7 +14,7 @@ use crate::pg::{PgError, Session};
 use crate::verify::chunk::{Key, Range};
 use crate::verify::digest::{Listing, Totals, add_row};
 use crate::verify::error::{Place, VerifyError};
-use crate::verify::judge::State;
+use crate::verify::judge::{Count, State};
 use crate::verify::sql::{Hash, SideSql};
 
 /// Hidden rows must be an error, not a difference; a wrong guess of the planner about a chunk must not last; nothing here
@@ -151,11 +151,12 @@ impl<'a> Side<'a> {
         Side { server, keyed: sql.key_columns() > 0, sql, scan_limit, statements: HashMap::new() }
     }
 
-    /// Number of rows.
-    pub(crate) async fn count(&mut self) -> Result<u64, VerifyError> {
+    /// Number of rows, and what tells their versions.
+    pub(crate) async fn count(&mut self) -> Result<Count, VerifyError> {
         const WHAT: &str = "counting rows";
         let rows = self.query(WHAT, self.scan_limit, self.sql.count(), &[]).await?;
-        rows.first().map_or(Ok(0), |row| self.server.rows(WHAT, row, 0))
+        let Some(row) = rows.first() else { return Ok(Count::default()) };
+        Ok(Count { rows: self.server.rows(WHAT, row, 0)?, versions: self.server.get(WHAT, row, 1)? })
     }
 
     /// Rows and digest of a range.

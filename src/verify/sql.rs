@@ -76,9 +76,17 @@ impl SideSql {
         self.key.len()
     }
 
-    /// Counts the rows.
+    /// Counts the rows: their number, and a digest of their versions (`int8`, `int8`).
     pub(crate) fn count(&self) -> String {
-        format!("SELECT count(*) FROM {} WHERE {}", self.from, self.filter)
+        let version = |column: &str| format!("{}.{column}", self.alias);
+        // `xmin` has no cast to a number but by its text; the partition's oid tells rows at the same place apart.
+        let seed = format!("{}::text::int8 # ({}::int8 << 32)", version("xmin"), version("tableoid"));
+        format!(
+            "SELECT count(*), coalesce(bit_xor(hashtidextended({}, {seed})), 0) FROM {} WHERE {}",
+            version("ctid"),
+            self.from,
+            self.filter
+        )
     }
 
     /// Rows and digest (`int8`, `text`) of a range.
@@ -331,7 +339,7 @@ mod tests {
     #[test]
     fn a_condition_cannot_swallow_what_follows() {
         let text = sql(TableKind::Partitioned, Some("id > 1 or true -- all")).count();
-        assert_eq!(text, "SELECT count(*) FROM public.\"Big Table\" WHERE (id > 1 or true -- all\n)");
+        assert!(text.ends_with(" FROM public.\"Big Table\" WHERE (id > 1 or true -- all\n)"), "{text}");
     }
 
     #[test]

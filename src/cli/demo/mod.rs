@@ -1,11 +1,14 @@
-//! The five-minute tour: two private servers, load, a stream, a crash, a comparison, and nothing left behind.
+//! The five-minute tour: two private servers, load, a stream, a crash, a comparison, a table rebuilt under load, and nothing
+//! left behind.
 //!
 //! `tour` tells the story, `stage` sets it, `stream` runs the product as a user would, `pgbench` is the application,
-//! `compare` judges and `narrator` speaks.
+//! `compare` judges, `repack` is the second act with `clients` of its own, and `narrator` speaks.
 
+mod clients;
 mod compare;
 mod narrator;
 mod pgbench;
+mod repack;
 mod stage;
 mod stream;
 mod tour;

@@ -12,6 +12,9 @@ use crate::cluster::{Cluster, ClusterBuilder, ClusterError};
 /// The database's name on both servers.
 pub(super) const DATABASE: &str = "bank";
 
+/// The database of the second act, on the source.
+pub(super) const DEPOT: &str = "depot";
+
 /// The tables of pgbench.
 pub(super) const TABLES: [&str; 4] =
     ["pgbench_accounts", "pgbench_branches", "pgbench_history", "pgbench_tellers"];
@@ -56,6 +59,15 @@ impl Stage {
         self.work(what, move |stage| stage.source.psql(DATABASE, sql)).await
     }
 
+    /// The one row that a query gives in the second act's database.
+    pub(super) async fn ask_depot(
+        self: &Arc<Self>,
+        what: &str,
+        sql: &'static str,
+    ) -> Result<String, Failure> {
+        self.work(what, move |stage| stage.source.psql(DEPOT, sql)).await
+    }
+
     /// The one value that a query gives on the target.
     pub(super) async fn ask_target(
         self: &Arc<Self>,
@@ -78,15 +90,39 @@ impl Stage {
         .await
     }
 
+    /// Orders that belong to `keeper`, who may use a slot and is no superuser, and are changed by `clerk`; every row was
+    /// updated twice.
+    pub(super) async fn fill_depot(self: &Arc<Self>, rows: u64) -> Result<(), Failure> {
+        self.work("filling the second database", move |stage| {
+            stage.source.psql(
+                "postgres",
+                "CREATE ROLE keeper LOGIN REPLICATION; CREATE ROLE clerk LOGIN; CREATE DATABASE depot OWNER keeper",
+            )?;
+            let sql = format!(
+                "ALTER SCHEMA public OWNER TO keeper; SET ROLE keeper;
+                 CREATE TABLE public.orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer int NOT NULL, \
+                   amount bigint NOT NULL, note text, changed_at timestamptz NOT NULL DEFAULT now()) WITH (autovacuum_enabled = off);
+                 INSERT INTO public.orders (customer, amount, note) SELECT n % 1000, n % 100, 'order ' || n FROM generate_series(1, {rows}) n;
+                 CREATE INDEX ON public.orders (customer, changed_at);
+                 GRANT SELECT, UPDATE ON public.orders TO clerk;
+                 UPDATE public.orders SET amount = amount + 1; UPDATE public.orders SET amount = amount - 1;
+                 RESET ROLE; VACUUM ANALYZE public.orders"
+            );
+            stage.source.psql(DEPOT, &sql).map(drop)
+        })
+        .await
+    }
+
     /// A `REPCLOUD_HOME` inside the source server's directory: it goes when the server goes, in whatever way.
     pub(super) fn make_home(&self) -> Result<Home, Failure> {
         let path = self.source.directory().join("repcloud");
         let config = path.join("config");
         fs::create_dir_all(&config).with_context(|| format!("cannot make {}", config.display()))?;
         let text = format!(
-            "{}{}[[replicate]]\nsource = \"shop\"\ntarget = \"warehouse\"\nmode = \"dml\"\ntables = [\"public.*\"]\n",
-            connection("shop", &self.source),
-            connection("warehouse", &self.target),
+            "{}{}{}[[replicate]]\nsource = \"shop\"\ntarget = \"warehouse\"\nmode = \"dml\"\ntables = [\"public.*\"]\n",
+            connection("shop", &self.source, "postgres", DATABASE),
+            connection("warehouse", &self.target, "postgres", DATABASE),
+            connection(DEPOT, &self.source, "keeper", DEPOT),
         );
         let file = config.join("default.toml");
         fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -132,9 +168,9 @@ fn cannot_start(error: ClusterError) -> Failure {
     }
 }
 
-fn connection(name: &str, cluster: &Cluster) -> String {
+fn connection(name: &str, cluster: &Cluster, user: &str, database: &str) -> String {
     format!(
-        "[connections.{name}]\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{DATABASE}\"\n\n",
+        "[connections.{name}]\nhost = \"{}\"\nport = {}\nuser = \"{user}\"\ndatabase = \"{database}\"\n\n",
         escaped(cluster.socket_dir()),
         cluster.port(),
     )

@@ -48,7 +48,11 @@ pub(crate) fn has_wal2json() -> bool {
     let home = program.parent().and_then(Path::parent).expect("a directory above bin");
     let there = ["lib/wal2json.so", "lib/postgresql/wal2json.so"].iter().any(|file| home.join(file).exists());
     if !there {
-        println!("PostgreSQL {} has no wal2json here: what needs it is left out", major());
+        std::io::Write::write_all(
+            &mut std::io::stderr(),
+            format!("PostgreSQL {} has no wal2json here: what needs it is left out\n", major()).as_bytes(),
+        )
+        .expect("standard error");
     }
     there
 }
