@@ -31,6 +31,9 @@ impl fmt::Display for Way {
     }
 }
 
+/// True once a stream or a repack can be read from triggers: until then nothing can follow [`Way::Triggers`].
+pub const TRIGGERS_ARE_BUILT: bool = false;
+
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Asked {

@@ -34,6 +34,7 @@ pub mod start;
 pub mod status;
 pub mod status_read;
 pub mod stream;
+pub mod survey;
 mod unpark;
 pub mod view;
 pub mod work;

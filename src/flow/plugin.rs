@@ -12,6 +12,9 @@ use crate::flow::work::TableWork;
 use crate::model::{Events, TableName};
 use crate::pg::Session;
 
+/// Why an entry's condition goes with pgoutput only.
+pub(crate) const CONDITION: &str = "its `condition` is a row filter of the publication, which wal2json does not read; set plugin = \"pgoutput\"";
+
 /// The plugin to read with: the slot's where there is one, the configured one, or the first that the server lets us use.
 ///
 /// Where only triggers are left, this is the error that says why: a stream reads slots.
@@ -63,8 +66,7 @@ impl Preparation<'_> {
         }
         let mut findings = Vec::new();
         for work in self.work.iter().filter(|w| w.entry.condition.is_some()) {
-            let problem = "its `condition` is a row filter of the publication, which wal2json does not read; set plugin = \"pgoutput\"";
-            findings.push(publish::Finding::new(&work.source.name, problem));
+            findings.push(publish::Finding::new(&work.source.name, CONDITION));
         }
         let encoding = "SELECT pg_catalog.getdatabaseencoding()::text";
         let row = self.source.query_one(encoding, &[]).await.map_err(|e| FlowError::Source(e.into()))?;
