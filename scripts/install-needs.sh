@@ -4,7 +4,7 @@
 #   scripts/install-needs.sh [build] [servers] [repack-peers]
 #
 # build:   a C compiler (the cryptography library has C and assembly parts)
-# servers: PostgreSQL server programs of REPCLOUD_TEST_PG_MAJOR (15) and openssl (test certificates)
+# servers: PostgreSQL server programs of REPCLOUD_TEST_PG_MAJOR (15), its wal2json, and openssl (test certificates)
 # repack-peers: pg_repack for that server, and what a Python environment for the old repcloud needs
 set -euo pipefail
 
@@ -59,6 +59,10 @@ for wanted in "$@"; do
             ;;
         servers)
             have_servers || need "postgresql-$major" "servers of our own for the demo, the tests and the benchmarks"
+            # Debian's packages hold it; private programs of other versions go without, and the tests say so.
+            if [ -z "${REPCLOUD_PG_BIN:-}" ] && [ ! -e "${PG_HOME:-/usr/lib/postgresql}/$major/lib/wal2json.so" ]; then
+                need "postgresql-$major-wal2json" "the other output plugin that streams can be read from"
+            fi
             command -v openssl >/dev/null || need openssl "certificates for the TLS tests"
             ;;
         repack-peers)

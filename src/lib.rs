@@ -5,7 +5,7 @@
 //! ```text
 //! 8 cli        what a person types
 //! 7 config     the only room that knows TOML and the environment
-//! 6 service    keeps jobs alive: shutdown, status
+//! 6 service  doctor    keeps jobs alive: shutdown, status; what a run needs, tried on the live server
 //! 5 repack     rebuilds a live table (modes and notify will live here)
 //! 4 flow       joins capture, copy and apply; owns the channels
 //! 3 capture  copy  apply  verify     neighbours without doors between them
@@ -23,6 +23,7 @@ pub mod cluster;
 pub mod config;
 pub mod copy;
 pub mod decode;
+pub mod doctor;
 pub mod flow;
 pub mod model;
 pub mod pg;

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::capture::assemble::{AssembleError, AssembleOptions, Assembler};
+use crate::capture::reading::{FrameDecoder, Reading};
 use crate::decode::DecodeError;
-use crate::decode::pgoutput::Decoder;
 use crate::model::{Lsn, RetryAdvice, TxnBatch};
 use crate::pg::PgError;
 use crate::pg::replication::{Frame, Positions, ReplicationStream};
@@ -22,12 +22,22 @@ pub enum CaptureError {
     /// The source's connection or server.
     #[error("source: {0}")]
     Source(#[from] PgError),
-    /// A message that is not pgoutput's.
+    /// A message that is not the plugin's.
     #[error("source: the slot's output cannot be read: {0}")]
     Decode(#[from] DecodeError),
     /// Messages that do not follow one another.
     #[error("source: {0}")]
     Assemble(#[from] AssembleError),
+    /// The plugin would send some numbers as null.
+    #[error(
+        "source: this version of wal2json sends NaN and infinity as null, which {} can hold; install wal2json 2.6, \
+         set plugin = \"pgoutput\", or accept it with allow_lossy_numbers = true",
+        .columns.join(", ")
+    )]
+    LossyNumbers {
+        /// The columns that can hold them, with their tables.
+        columns: Vec<String>,
+    },
 }
 
 impl CaptureError {
@@ -35,7 +45,7 @@ impl CaptureError {
     pub fn advice(&self) -> RetryAdvice {
         match self {
             CaptureError::Source(error) => error.advice(),
-            CaptureError::Decode(_) => RetryAdvice::Stop,
+            CaptureError::Decode(_) | CaptureError::LossyNumbers { .. } => RetryAdvice::Stop,
             CaptureError::Assemble(error) => error.advice(),
         }
     }
@@ -65,27 +75,12 @@ pub struct SlotOptions {
     pub silence_limit: Duration,
 }
 
-/// pgoutput's protocol version we ask for: whole transactions, nothing in progress, nothing prepared
-/// (`proto-notes/decisions/0005-whole-transactions.md`).
-const PROTOCOL_VERSION: u8 = 1;
-
-/// The options of START_REPLICATION for pgoutput. Names of publications are SQL identifiers inside one string. With
-/// `messages` a transaction that holds nothing but a logical message is sent too (PostgreSQL 14).
-pub fn plugin_options(publications: &[String], messages: bool) -> Vec<(String, String)> {
-    let names: Vec<_> = publications.iter().map(|p| crate::model::quote_ident(p)).collect();
-    vec![
-        ("proto_version".into(), PROTOCOL_VERSION.to_string()),
-        ("publication_names".into(), names.join(",")),
-        ("messages".into(), messages.to_string()),
-    ]
-}
-
 /// Reads one slot until told to stop.
 #[derive(Debug)]
 pub struct SlotReader {
     stream: ReplicationStream,
     options: SlotOptions,
-    decoder: Decoder,
+    decoder: FrameDecoder,
     assembler: Assembler,
     received: Lsn,
     shown: Arc<AtomicU64>,
@@ -98,8 +93,13 @@ pub struct SlotReader {
 }
 
 impl SlotReader {
-    /// A reader over a stream that was just started at `options.from`.
-    pub fn new(stream: ReplicationStream, options: SlotOptions, written: watch::Receiver<Written>) -> Self {
+    /// A reader over a stream that `reading` just started at `options.from`.
+    pub fn new(
+        stream: ReplicationStream,
+        reading: &Reading,
+        options: SlotOptions,
+        written: watch::Receiver<Written>,
+    ) -> Self {
         let assembler = Assembler::new(AssembleOptions {
             skip_before: options.from,
             max_changes: options.batch_changes,
@@ -110,7 +110,7 @@ impl SlotReader {
             received: options.from,
             shown: Arc::new(AtomicU64::new(options.from.0)),
             options,
-            decoder: Decoder::new(PROTOCOL_VERSION),
+            decoder: reading.decoder(),
             assembler,
             written,
             told: Positions::default(),
@@ -176,8 +176,8 @@ impl SlotReader {
         match frame {
             Frame::XLogData { start, data, .. } => {
                 self.receive(start);
-                let message = self.decoder.decode(data)?;
-                self.assembler.push(message)?;
+                let assembler = &mut self.assembler;
+                self.decoder.decode::<CaptureError>(data, |message| Ok(assembler.push(message)?))?;
             }
             Frame::Keepalive { end, reply_requested } => {
                 self.receive(end);

@@ -2,6 +2,8 @@
 
 mod repack;
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -54,6 +56,8 @@ pub enum Command {
     /// Show the configured connections, without contacting a database
     #[command(alias = "show_connections")]
     ShowConnections,
+    /// Try everything the configured work needs on the live servers; say what mends what is missing
+    Doctor(DoctorArgs),
     /// Make the schema repcloud, which holds what a repack must remember
     #[command(alias = "create_schema")]
     CreateSchema(ConnectionArgs),
@@ -150,6 +154,17 @@ pub struct StreamArgs {
     /// End when caught-up with what is committed now, or when a WAL position is reached
     #[arg(long, value_name = "caught-up|LSN", value_parser = until)]
     pub until: Option<Until>,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// The connection; default: every one
+    #[arg(long, value_name = "CONNECTION")]
+    pub connection: Option<String>,
+    /// Also write everything support needs to this new file: no passwords, no rows
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
 }
 
 /// Options of `status`.
@@ -300,6 +315,8 @@ mod tests {
             "repcloud --debug stream --source prod",
             "repcloud stream --source prod --capture slot --until caught-up --no-progress",
             "repcloud stream --source prod --until 16/B374D848 -v",
+            "repcloud doctor",
+            "repcloud doctor --connection prod --json --bundle for-support.json",
             "repcloud status",
             "repcloud status --watch --json",
             "repcloud verify --source prod --count",
@@ -324,7 +341,7 @@ mod tests {
     fn what_is_wrong_or_not_built_is_refused() {
         for line in [
             "repcloud",
-            "repcloud doctor",
+            "repcloud doctor --connection",
             "repcloud stream",
             "repcloud stream --source prod --capture trigger",
             "repcloud stream --source prod --until soon",

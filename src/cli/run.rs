@@ -94,6 +94,7 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
         Command::Init => commands::init::run(output, &Home::locate(&environment())?, &global.config),
         Command::Demo(args) => commands::demo::run(global, args),
         Command::ShowConnections => commands::show_connections::run(&context(line)?),
+        Command::Doctor(args) => commands::doctor::run(&context(line)?, args),
         Command::CreateSchema(args) => commands::repack::create_schema(&context(line)?, args),
         Command::DropSchema(args) => commands::repack::drop_schema(&context(line)?, args),
         Command::Repack(args) => commands::repack::repack(&context(line)?, args),

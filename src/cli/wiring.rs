@@ -14,6 +14,9 @@ use super::report::{Exit, Failure};
 use crate::apply::checkpoint::StreamKey;
 use crate::apply::parked_store::ParkLimits;
 use crate::apply::route::{Delivery, OnConflict};
+use crate::capture::Plugin;
+use crate::capture::auto::{Asked, CaptureOptions};
+use crate::cli::args::CaptureArg;
 use crate::config::{self, Connection, Login, ReplicateEntry, Settings};
 use crate::flow::{EntryOptions, FlowError, StreamOptions};
 use crate::model::{Events, JobEvent};
@@ -43,6 +46,22 @@ pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
     options
 }
 
+/// How its changes are read; what was typed goes before what is configured.
+pub(crate) fn capture_options(connection: &Connection, typed: Option<CaptureArg>) -> CaptureOptions {
+    let asked = match (typed, connection.capture) {
+        (Some(CaptureArg::Auto), _) | (None, config::Capture::Auto) => Asked::Auto,
+        (Some(CaptureArg::Slot), _) | (None, config::Capture::Slot) => Asked::Slot,
+    };
+    CaptureOptions {
+        asked,
+        plugin: connection.plugin.map(|plugin| match plugin {
+            config::Plugin::Pgoutput => Plugin::Pgoutput,
+            config::Plugin::Wal2json => Plugin::Wal2json,
+        }),
+        allow_lossy_numbers: connection.allow_lossy_numbers,
+    }
+}
+
 /// The password file's answer for a login; an `Err` is a warning.
 pub(crate) fn passfile_password(path: &Path, login: Login<'_>) -> Result<Option<SecretString>, String> {
     let found =
@@ -64,6 +83,7 @@ pub(crate) fn stream(settings: &Settings, source: &Connection, target: &Connecti
         key: StreamKey { source: source.name.clone(), target: target.name.clone() },
         source: connect_options(source),
         target: connect_options(target),
+        capture: capture_options(source, None),
         slot_name: source.slot_name.clone(),
         publication: source.publication.clone(),
         max_retained_wal: source.max_retained_wal,

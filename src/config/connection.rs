@@ -71,7 +71,8 @@ pub(super) fn read<'d>(
         capture: section
             .choice("capture", &[("auto", Capture::Auto), ("slot", Capture::Slot)])
             .unwrap_or_default(),
-        plugin: section.choice("plugin", &[("pgoutput", Plugin::Pgoutput)]).unwrap_or_default(),
+        plugin: section.choice("plugin", &[("pgoutput", Plugin::Pgoutput), ("wal2json", Plugin::Wal2json)]),
+        allow_lossy_numbers: section.switch("allow_lossy_numbers").unwrap_or_default(),
         slot_name: section.parsed("slot_name", "a slot name (1 to 63 of a-z, 0-9 and _)", values::slot_name),
         publication: section.parsed("publication", "an SQL name", values::identifier),
         max_retained_wal,

@@ -50,7 +50,6 @@ pub(super) const NOT_BUILT: &[NotBuilt] = &[
     rpcl(Top, "notifier", "sending mail"),
     key(Top, "service", "the HTTP service"),
     value(Connection, "capture", "trigger", "capture by triggers"),
-    value(Connection, "plugin", "wal2json", "reading wal2json"),
     value(Replicate, "mode", "snapshot", "the scheduled modes"),
     value(Replicate, "mode", "table", "the scheduled modes"),
     value(Replicate, "mode", "inserter", "the scheduled modes"),

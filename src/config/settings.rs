@@ -62,8 +62,10 @@ pub struct Connection {
     pub sslkey: Option<PathBuf>,
     /// How changes are read.
     pub capture: Capture,
-    /// The output plugin of the slot.
-    pub plugin: Plugin,
+    /// The output plugin of the slot; `None`: pgoutput, or with `capture` auto what works.
+    pub plugin: Option<Plugin>,
+    /// Take null for NaN and infinity where wal2json sends that.
+    pub allow_lossy_numbers: bool,
     /// A slot made by the DBA, which we neither make nor drop. Only with `publication`, and only where the
     /// connection feeds at most one target.
     pub slot_name: Option<String>,
@@ -134,6 +136,8 @@ pub enum Plugin {
     /// PostgreSQL's own, reading a publication.
     #[default]
     Pgoutput,
+    /// JSON, where a site allows no other.
+    Wal2json,
 }
 
 /// One `[[replicate]]`: which tables go where, and how.

@@ -2,5 +2,6 @@
 
 pub mod cursor;
 pub mod pgoutput;
+pub mod wal2json;
 
 pub use cursor::{DecodeError, Problem};

@@ -63,7 +63,7 @@ async fn snapshot(
     events: &Events,
 ) -> Result<FirstRows, FlowError> {
     let mut replication = ReplicationClient::connect(&options.source).await.map_err(FlowError::Source)?;
-    let kind = SlotKind { temporary: true, failover: false };
+    let kind = SlotKind { temporary: true, failover: false, plugin: options.plugin() };
     let name = temporary_slot(options);
     let slot = slot::create(&mut replication, source, &name, kind, events).await?;
     let exported = slot.snapshot_name.unwrap_or_default();

@@ -3,6 +3,8 @@
 use crate::apply::checkpoint::StreamKey;
 use crate::apply::parked_store::ParkLimits;
 use crate::apply::route::{Delivery, OnConflict};
+use crate::capture::Plugin;
+use crate::capture::auto::CaptureOptions;
 use crate::model::{TableName, TablePattern};
 use crate::pg::ConnectOptions;
 
@@ -15,6 +17,8 @@ pub struct StreamOptions {
     pub source: ConnectOptions,
     /// Target database.
     pub target: ConnectOptions,
+    /// How changes are read.
+    pub capture: CaptureOptions,
     /// A slot made by the DBA.
     pub slot_name: Option<String>,
     /// A publication made by the DBA.
@@ -33,6 +37,11 @@ impl StreamOptions {
     /// The slot: the DBA's, or ours (CONTRACT 3).
     pub fn slot(&self) -> String {
         self.slot_name.clone().unwrap_or_else(|| self.default_name())
+    }
+
+    /// The plugin of the slot; until one is chosen, the default.
+    pub fn plugin(&self) -> Plugin {
+        self.capture.plugin.unwrap_or_default()
     }
 
     /// Our publication's name.

@@ -10,12 +10,12 @@ use crate::apply::group::GroupLimits;
 use crate::apply::plan::PlanOptions;
 use crate::apply::route::RouteTable;
 use crate::apply::{Applier, ApplyReport, Flusher};
-use crate::capture::{SlotOptions, SlotReader, Written};
+use crate::capture::{CaptureError, Reading, SlotOptions, SlotReader, Written};
 use crate::flow::error::FlowError;
 use crate::flow::{gate, planner};
 use crate::model::{Lsn, TxnBatch};
-use crate::pg::Session;
 use crate::pg::replication::ReplicationClient;
+use crate::pg::{ConnectOptions, Session};
 
 /// The tasks that carry changes from a slot into a target, until the first of them ends.
 #[derive(Debug)]
@@ -95,17 +95,20 @@ impl Pipeline {
     }
 }
 
-/// Starts reading `slot` at `from`. `source` is asked how long the server waits for a sign of life.
+/// Starts reading `slot` at `from`, as `reading` says. `source` is asked how long the server waits for a sign of life.
 pub async fn open_reader(
     source: &Session,
-    replication: ReplicationClient,
+    (replication, connect): (ReplicationClient, &ConnectOptions),
     slot: &str,
     from: Lsn,
-    plugin: &[(String, String)],
+    reading: &Reading,
     written: watch::Receiver<Written>,
 ) -> Result<SlotReader, FlowError> {
     let status_every = status_interval(source).await?;
-    let stream = replication.start_replication(slot, from, plugin).await.map_err(FlowError::Source)?;
+    let stream = reading.start(replication, connect, slot, from).await.map_err(|error| match error {
+        CaptureError::Source(error) => FlowError::Source(error),
+        error => FlowError::Capture(error),
+    })?;
     let options = SlotOptions {
         from,
         batch_changes: 2_500,
@@ -113,7 +116,7 @@ pub async fn open_reader(
         status_every,
         silence_limit: status_every * 12,
     };
-    Ok(SlotReader::new(stream, options, written))
+    Ok(SlotReader::new(stream, reading, options, written))
 }
 
 /// A quarter of the server's patience, ten seconds at most.

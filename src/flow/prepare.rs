@@ -114,6 +114,7 @@ impl<'a> Preparation<'a> {
         };
         followed::withdraw(source, options, events).await?;
         this.resolve().await?;
+        this.check_plugin(slot_there).await?;
         this.check_publication().await?;
         this.check_targets().await?;
         this.show(&[]);
@@ -408,7 +409,7 @@ impl<'a> Preparation<'a> {
             slot_name: options.slot(),
             slot_is_given: options.slot_name.is_some(),
             slot: facts::read_slot(self.source, &options.slot()).await?.map(|s| s.facts),
-            plugin: "pgoutput".to_owned(),
+            plugin: options.plugin().as_str().to_owned(),
             published: self.published,
             checkpoint: row.map(|row| CheckpointFacts {
                 phase: if row.ready { Phase::Ready } else { Phase::Creating },
@@ -441,7 +442,7 @@ impl<'a> Preparation<'a> {
     /// Makes a slot and takes its snapshot over into a session that holds it.
     async fn make_slot(&mut self, name: &str, temporary: bool) -> Result<Lsn, FlowError> {
         let failover = !temporary && self.replication.server_version() >= 170_000;
-        let kind = SlotKind { temporary, failover };
+        let kind = SlotKind { temporary, failover, plugin: self.options.plugin() };
         let slot = slot::create(&mut self.replication, self.source, name, kind, self.events).await?;
         let exported = slot.snapshot_name.unwrap_or_default();
         self.snapshot = Some(FirstRows::hold(&self.options.source, &exported, slot.consistent_point).await?);

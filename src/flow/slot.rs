@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use crate::capture::Plugin;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::model::Events;
@@ -20,9 +21,11 @@ pub struct SlotKind {
     pub temporary: bool,
     /// Synchronised to standbys (PostgreSQL 17).
     pub failover: bool,
+    /// Who decodes.
+    pub plugin: Plugin,
 }
 
-/// Makes a slot for pgoutput and exports its snapshot, which lasts until `replication`'s next command. While the server waits
+/// Makes a slot and exports its snapshot, which lasts until `replication`'s next command. While the server waits
 /// for transactions that were running, they are named in warnings.
 pub async fn create(
     replication: &mut ReplicationClient,
@@ -33,7 +36,7 @@ pub async fn create(
 ) -> Result<CreatedSlot, FlowError> {
     let request = SlotRequest {
         name: name.to_owned(),
-        plugin: "pgoutput".to_owned(),
+        plugin: kind.plugin.as_str().to_owned(),
         temporary: kind.temporary,
         snapshot: Snapshot::Export,
         two_phase: false,

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use crate::apply::checkpoint::{self, CheckpointWriter, TableState};
 use crate::apply::group::GroupLimits;
 use crate::apply::progress::Progress;
+use crate::apply::route::RouteTable;
 use crate::apply::skip;
 use crate::apply::target_session::TargetSession;
 use crate::apply::writers;
 use crate::apply::{Applier, ApplyOptions, ApplyReport};
-use crate::capture::slot::{plugin_options, stopped};
+use crate::capture::slot::stopped;
 use crate::capture::{SlotReader, Written};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
@@ -26,6 +27,7 @@ use crate::flow::options::StreamOptions;
 use crate::flow::parking::{self, Parking, Retry};
 use crate::flow::patience::Patience;
 use crate::flow::pipeline::{self, Pipeline};
+use crate::flow::plugin;
 use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
@@ -132,6 +134,10 @@ async fn run_once(
         *life.position = Some(facts::source_end(&source).await?);
     }
     board.update(|v| v.state = StreamState::Copying);
+    let plugin = plugin::choose(options, &source, events).await?;
+    let mut options = options.clone();
+    options.capture.plugin = Some(plugin);
+    let options = &options;
     let mut stopping = stop.clone();
     let (owned, try_parked) = (*life.owned, life.retry.is_due());
     let preparation = async {
@@ -179,7 +185,8 @@ impl Running<'_> {
             self.applier(&routes, ready.replica_role, ready.generation, progress, asked).await?;
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
-        let reader = self.reader(&source, replication, ready.from, &ready.publications, written).await?;
+        let read = (ready.from, ready.work.as_slice(), ready.publications.as_slice());
+        let reader = self.reader(&source, replication, read, &routes, written).await?;
         let watched = Watched::new(reader.received(), routes.clone(), self.board);
         let monitor = Monitor {
             options: self.options,
@@ -206,7 +213,6 @@ impl Running<'_> {
         let outcome = {
             let watching = monitor.run(report);
             let lost_lock = target.ended();
-            let analyzing = self.analyze(&ready.fresh);
             let due =
                 parking::until_due(&target, &self.options.key, *self.retry, self.options.park, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
@@ -218,7 +224,7 @@ impl Running<'_> {
                 result = joining => result,
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
                 () = stopped(&mut stop) => Ok(Ended::Done),
-                never = analyzing => match never {},
+                never = self.analyze(&ready.fresh) => match never {},
             }
         };
         if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
@@ -308,13 +314,14 @@ impl Running<'_> {
         &self,
         source: &Session,
         replication: ReplicationClient,
-        from: Lsn,
-        publications: &[String],
+        (from, work, publications): (Lsn, &[TableWork], &[String]),
+        routes: &RouteTable,
         written: watch::Receiver<Written>,
     ) -> Result<SlotReader, FlowError> {
         let slot = self.options.slot();
-        let plugin = plugin_options(publications, false);
-        let reader = pipeline::open_reader(source, replication, &slot, from, &plugin, written).await?;
+        let reading = plugin::reading(self.options, source, work, routes, publications).await?;
+        let open = (replication, &self.options.source);
+        let reader = pipeline::open_reader(source, open, &slot, from, &reading, written).await?;
         self.events.info(format!("streaming from slot \"{slot}\" at {from}"));
         self.board.update(|v| {
             v.state = StreamState::CatchingUp;
@@ -333,7 +340,7 @@ impl Running<'_> {
 
     async fn applier(
         &self,
-        routes: &Arc<crate::apply::route::RouteTable>,
+        routes: &Arc<RouteTable>,
         replica_role: bool,
         generation: i64,
         progress: Progress,

@@ -13,7 +13,8 @@ use crate::apply::route::{Delivery, OnConflict, Route, RouteTable, ShapeFingerpr
 use crate::apply::target_session::TargetSession;
 use crate::apply::{Applier, ApplyOptions, ApplyReport, writers};
 use crate::capture::Written;
-use crate::capture::slot::plugin_options;
+use crate::capture::reading::Numbers;
+use crate::capture::{Plugin, Reading, wal2json};
 use crate::catalog::TableDef;
 use crate::flow::FlowError;
 use crate::flow::pipeline::{self, Pipeline};
@@ -43,6 +44,8 @@ pub(crate) struct FollowSpec<'a> {
     pub(crate) rewrites: Vec<(String, String)>,
     /// Changes of one transaction of ours.
     pub(crate) max_changes: usize,
+    /// See [`Numbers::MayBeLost`].
+    pub(crate) allow_lossy_numbers: bool,
 }
 
 /// Changes flow into the shadow as long as this lives, once [`Following::open`] was called. Until then they are read and held: so
@@ -85,8 +88,9 @@ impl Following {
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
         let replication = ReplicationClient::connect(spec.connect).await?;
-        let plugin = plugin_options(&publications(spec.slot), true);
-        let reader = pipeline::open_reader(session, replication, spec.slot, from, &plugin, written).await?;
+        let reading = reading(session, spec).await?;
+        let open = (replication, spec.connect);
+        let reader = pipeline::open_reader(session, open, spec.slot, from, &reading, written).await?;
         let limits = GroupLimits { changes: spec.max_changes.max(1), ..GroupLimits::default() };
         let (gate, opened) = watch::channel(false);
         let pipeline = Pipeline::start(
@@ -226,6 +230,24 @@ impl Waiter {
         let arrived = self.report.wait_for(|report| report.applied >= mark);
         matches!(tokio::time::timeout(limit, arrived).await, Ok(Ok(_)))
     }
+}
+
+/// As the slot's plugin wants it, whatever is configured now.
+async fn reading(session: &Session, spec: &FollowSpec<'_>) -> Result<Reading, RepackError> {
+    let sql = "SELECT plugin::text FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    let row = session.query_opt(sql, &[&spec.slot]).await?;
+    let plugin: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
+    if plugin.as_deref().and_then(Plugin::from_name) != Some(Plugin::Wal2json) {
+        return Ok(Reading::Pgoutput { publications: publications(spec.slot), messages: true });
+    }
+    let columns = wal2json::lossy_columns(spec.source, None);
+    let numbers = match (columns.is_empty(), spec.allow_lossy_numbers) {
+        (true, _) => Numbers::NotUsed,
+        (false, true) => Numbers::MayBeLost,
+        (false, false) => Numbers::Whole(columns),
+    };
+    let tables = wal2json::known_tables(session, &[(spec.source, false)]).await.map_err(FlowError::Setup)?;
+    Ok(Reading::Wal2json { tables, numbers })
 }
 
 async fn confirmed(session: &Session, slot: &str) -> Result<Lsn, RepackError> {

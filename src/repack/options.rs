@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::window::Window;
+use crate::capture::auto::CaptureOptions;
 use crate::model::TableName;
 use crate::pg::ConnectOptions;
 
@@ -60,6 +61,8 @@ pub struct RepackSettings {
     pub deadlock_resolution: DeadlockResolution,
     /// Bytes of WAL our slot may retain before the repack is given up; `None`: no limit of ours.
     pub max_retained_wal: Option<u64>,
+    /// How changes are read.
+    pub capture: CaptureOptions,
     /// When the copy pauses.
     pub throttle: ThrottleOptions,
     /// For our sessions that build indexes, as SET takes it (`1048576kB`); `None`: the server's.
@@ -77,6 +80,7 @@ impl Default for RepackSettings {
             analyze_tables: true,
             deadlock_resolution: DeadlockResolution::default(),
             max_retained_wal: None,
+            capture: CaptureOptions::default(),
             throttle: ThrottleOptions::default(),
             maintenance_work_mem: None,
             index_workers: None,

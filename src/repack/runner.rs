@@ -16,6 +16,7 @@ use crate::repack::fingerprint::{Fingerprint, expected, fingerprint};
 use crate::repack::job::{Facts, Goal, Place, SlotFact, Step, Unusable, next_step};
 use crate::repack::options::RepackOptions;
 use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
+use crate::repack::preflight::slot;
 use crate::repack::preflight::space::bytes;
 use crate::repack::report::{Outcome, TableReport};
 use crate::repack::shadow::{self, OURS, relation_oid};
@@ -124,7 +125,9 @@ impl Job<'_> {
                 Step::MakeShadow => shadow::make(&self.session, self.oid, &self.definition()?.plan).await?,
                 Step::MakeSlot => {
                     let row = self.row().await?;
-                    let made = shadow::make_slot(&self.session, &self.options.connect, &row, self.events);
+                    let plugin = slot::plugin(self.options, &self.definition()?.source, self.events).await?;
+                    let connect = &self.options.connect;
+                    let made = shadow::make_slot(&self.session, connect, &row, plugin, self.events);
                     self.snapshot = Some(made.await?);
                 }
                 Step::CopyRows => self.copy_rows().await?,

@@ -6,8 +6,8 @@ use tokio_postgres::error::SqlState;
 
 use crate::apply::checkpoint;
 use crate::apply::writers;
-use crate::capture::publish;
 use crate::capture::setup::{self, LockLimits, TableRequest};
+use crate::capture::{Plugin, publish};
 use crate::flow::slot::{self, HeldSnapshot, SlotKind};
 use crate::model::{Events, Lsn, Oid, TableName};
 use crate::pg::replication::ReplicationClient;
@@ -103,6 +103,7 @@ pub(crate) async fn make_slot(
     session: &Session,
     connect: &ConnectOptions,
     row: &RepackRow,
+    plugin: Plugin,
     events: &Events,
 ) -> Result<HeldSnapshot, RepackError> {
     publish(session, row).await?;
@@ -111,7 +112,7 @@ pub(crate) async fn make_slot(
     let key = state::key(&row.slot);
     checkpoint::forget(session, &key, None).await?;
     checkpoint::record_intention(session, &key, &row.slot, &system.system_id, system.timeline).await?;
-    let kind = SlotKind { temporary: false, failover: false };
+    let kind = SlotKind { temporary: false, failover: false, plugin };
     let made = slot::create(&mut replication, session, &row.slot, kind, events).await?;
     let at = made.consistent_point;
     let snapshot = HeldSnapshot::hold(connect, &made.snapshot_name.unwrap_or_default()).await?;

@@ -221,6 +221,7 @@ async fn follow(job: &Job<'_>) -> Result<Following, RepackError> {
         key: definition.plan.key_columns(),
         rewrites,
         max_changes: usize::try_from(job.options.settings.max_replay_rows).unwrap_or(usize::MAX),
+        allow_lossy_numbers: job.options.settings.capture.allow_lossy_numbers,
     };
     Following::start(&job.session, &spec).await
 }

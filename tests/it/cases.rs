@@ -1,9 +1,9 @@
 //! Cases without code: one folder of `tests/cases` each, one test each.
 //!
 //! A case is `create.sql` (run on the source), `target.sql` (on the target, may be missing), `during.sql` (on the source, after
-//! the first rows were copied; may be missing) and `expect.toml` (see [`Case`]). It is run twice, side by side in databases of its
-//! own: with the changes of `during.sql` as a backlog that the next run finds, and with a stream running while they are made. Both
-//! must end as `expect.toml` says.
+//! the first rows were copied; may be missing) and `expect.toml` (see [`Case`]). It is run, side by side in databases of its
+//! own: with the changes of `during.sql` as a backlog that the next run finds, and with a stream running while they are made; and
+//! a third time with a stream that reads wal2json, unless `expect.toml` says why that cannot be. All must end as `expect.toml` says.
 //!
 //! The files hold statements that end with `;` at the end of a line; each is sent by itself, so it is a transaction unless
 //! BEGIN and COMMIT stand around it.
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use repcloud::cluster::Cluster;
 use serde::Deserialize;
 
-use crate::support::cluster::Pair;
+use crate::support::cluster::{Pair, has_wal2json};
 use crate::support::db::Db;
 use crate::support::process::{Finished, Repcloud};
 use crate::support::stream::LIMIT;
@@ -87,6 +87,8 @@ struct Case {
     /// Roles that both servers get before anything else: `name options`.
     #[serde(default)]
     roles: Vec<String>,
+    /// Why it cannot be run with wal2json.
+    wal2json_cannot: Option<String>,
     /// Who reads the source, and who writes the target.
     #[serde(default = "superuser")]
     source_user: String,
@@ -164,6 +166,9 @@ struct Query {
     on: Side,
     sql: String,
     result: String,
+    /// What wal2json does not send.
+    #[serde(default)]
+    pgoutput_only: bool,
 }
 
 fn folder() -> PathBuf {
@@ -231,6 +236,8 @@ pub(crate) fn statements(text: &str) -> Vec<String> {
 enum Way {
     Backlog,
     Live,
+    /// As `Live`, from a slot with wal2json.
+    Json,
 }
 
 impl Way {
@@ -239,6 +246,7 @@ impl Way {
         match self {
             Way::Backlog => "backlog",
             Way::Live => "live",
+            Way::Json => "json",
         }
     }
 }
@@ -254,7 +262,9 @@ fn run_case(name: &str) {
         }
     }
     std::thread::scope(|scope| {
-        for way in [Way::Backlog, Way::Live] {
+        let json = files.case.wal2json_cannot.is_none() && has_wal2json();
+        let ways = [Some(Way::Backlog), Some(Way::Live), json.then_some(Way::Json)];
+        for way in ways.into_iter().flatten() {
             let (pair, files) = (&pair, &files);
             std::thread::Builder::new()
                 .name(format!("{name}, {}", way.name()))
@@ -291,8 +301,8 @@ async fn run_way(pair: &Pair, files: &Files, way: Way) {
     if !files.during.is_empty() {
         match way {
             // What was refused cannot run.
-            Way::Live if case.first.exit == 0 => stage.change_while_streaming(files).await,
-            Way::Backlog | Way::Live => execute(&pair.source, way, &files.during).await,
+            Way::Live | Way::Json if case.first.exit == 0 => stage.change_while_streaming(files).await,
+            Way::Backlog | Way::Live | Way::Json => execute(&pair.source, way, &files.during).await,
         }
         stage.catch_up("run after the changes", &case.after);
     }
@@ -310,7 +320,8 @@ async fn run_way(pair: &Pair, files: &Files, way: Way) {
         let hashes = (stage.source.query_hash(source).await, stage.target.query_hash(target).await);
         assert_eq!(hashes.0, hashes.1, "{way:?}: rows, md5 of\n{source}\n{target}");
     }
-    for Query { on, sql, result } in &case.query {
+    for Query { on, sql, result, .. } in case.query.iter().filter(|q| !(q.pgoutput_only && way == Way::Json))
+    {
         assert_eq!(&shown(stage.db(*on).query_text(sql).await), result, "{way:?}, {on:?}: {sql}");
     }
 }
@@ -334,6 +345,9 @@ fn configuration(pair: &Pair, case: &Case, way: Way) -> String {
             "[connections.{name}]\nhost = \"{socket}\"\nport = {port}\nuser = \"{user}\"\ndatabase = \"{}\"\n",
             way.name()
         ));
+        if way == Way::Json && name == way.name() {
+            text.push_str("capture = \"slot\"\nplugin = \"wal2json\"\nallow_lossy_numbers = true\n");
+        }
     }
     for entry in &case.replicate {
         let body = toml::to_string(entry).unwrap();

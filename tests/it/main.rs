@@ -25,3 +25,4 @@ mod repack_throttle;
 mod shapes;
 mod slots;
 mod stream_basics;
+mod wal2json;

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod demo;
+pub mod doctor;
 pub mod drop_table;
 pub mod dry_run;
 pub mod init;

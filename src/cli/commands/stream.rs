@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cli::args::{StreamArgs, Until as UntilArg};
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
-use crate::cli::wiring::{block_on, flow_failure, stream_events, streams};
+use crate::cli::wiring::{block_on, capture_options, flow_failure, stream_events, streams};
 use crate::flow::status::Board;
 use crate::flow::view::{StreamState, StreamView};
 use crate::flow::{self, StreamOptions, Until};
@@ -26,7 +26,10 @@ pub fn run(context: &Context, args: &StreamArgs) -> Result<Exit, Failure> {
         Some(UntilArg::CaughtUp) => Until::CaughtUp,
         Some(UntilArg::Position(lsn)) => Until::Position(lsn),
     };
-    let streams = streams(&context.settings, source);
+    let mut streams = streams(&context.settings, source);
+    for stream in &mut streams {
+        stream.capture = capture_options(source, args.capture);
+    }
     block_on(run_all(context, &args.source, streams, until))
 }
 

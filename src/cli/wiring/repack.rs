@@ -1,6 +1,6 @@
 //! From a connection and what was typed to a repack's options.
 
-use super::connect_options;
+use super::{capture_options, connect_options};
 use crate::cli::args::{OnFailureArg, RepackArgs, VerifyLevelArg};
 use crate::config::Connection;
 use crate::model::TablePattern;
@@ -15,6 +15,7 @@ pub(crate) fn repack(connection: &Connection, args: &RepackArgs) -> RepackOption
         selection: selection(&configured.selection, args),
         settings: RepackSettings {
             max_retained_wal: connection.max_retained_wal,
+            capture: capture_options(connection, args.capture),
             ..configured.settings.clone()
         },
         run: RunOptions {
@@ -47,6 +48,7 @@ pub(crate) fn repack_of(connection: &Connection) -> RepackOptions {
         selection: Selection::default(),
         settings: RepackSettings {
             max_retained_wal: connection.max_retained_wal,
+            capture: capture_options(connection, None),
             ..configured.settings.clone()
         },
         run: RunOptions::default(),

@@ -13,7 +13,7 @@ user = 7
 database = "d"
 sslmode = "yes"
 capture = "trigger"
-plugin = "wal2json"
+plugin = "decoderbufs"
 max_retained_wal = "20 apples"
 lock_timeout = "soon"
 
@@ -46,7 +46,7 @@ log_level = "loud"
         "8: connections.prod.sslmode: \"yes\" is not a value it can have; use one of: disable, allow, prefer, \
          require, verify-ca, verify-full",
         "9: connections.prod.capture: \"trigger\" is not built yet (capture by triggers); choose another value",
-        "10: connections.prod.plugin: \"wal2json\" is not built yet (reading wal2json); choose another value",
+        "10: connections.prod.plugin: \"decoderbufs\" is not a value it can have; use one of: pgoutput, wal2json",
         "11: connections.prod.max_retained_wal: \"20 apples\" is not a size like \"20GB\"",
         "12: connections.prod.lock_timeout: \"soon\" is not a time like \"500ms\" or \"10s\"",
         "14: connections.Big One: is not a name a connection can have; use 1 to 24 of a-z, 0-9 and single _, \

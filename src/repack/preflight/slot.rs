@@ -1,14 +1,19 @@
-//! May we have a slot? Tried, not guessed: managed services grant it in ways no catalog tells.
+//! May we have a slot? Tried, not guessed: managed services grant it in ways no catalog tells. And with which plugin, and
+//! what that plugin cannot carry.
 
 use std::time::Duration;
 
 use super::PreflightError;
-use super::finding::{Finding, Severity};
+use super::finding::{Finding, Severity, is_refused};
 use super::server::ServerFacts;
 use super::transactions;
-use crate::model::quote_ident;
+use crate::capture::auto::{self, Asked, Way};
+use crate::capture::{CaptureError, Plugin, wal2json};
+use crate::catalog::TableDef;
+use crate::model::{Events, quote_ident};
 use crate::pg::replication::{ReplicationClient, SlotRequest, Snapshot};
 use crate::pg::{PgError, Session};
+use crate::repack::error::RepackError;
 use crate::repack::options::RepackOptions;
 
 const CHECK: &str = "slot";
@@ -32,14 +37,35 @@ pub async fn check_within(
     server: &ServerFacts,
     limit: Duration,
 ) -> Result<Vec<Finding>, PreflightError> {
+    let mut all = Vec::new();
+    for way in options.settings.capture.ways() {
+        let Way::Slot(plugin) = way else { continue };
+        let findings = check_plugin(session, options, server, (plugin, limit)).await?;
+        if !is_refused(&findings) {
+            return Ok(findings);
+        }
+        all.extend(findings);
+    }
+    // A role without the right has it with no plugin: that is said once.
+    all.dedup();
+    Ok(all)
+}
+
+async fn check_plugin(
+    session: &Session,
+    options: &RepackOptions,
+    server: &ServerFacts,
+    (plugin, limit): (Plugin, Duration),
+) -> Result<Vec<Finding>, PreflightError> {
+    let refused = |error| refused(error, plugin, server);
     let mut replication = match ReplicationClient::connect(&options.connect).await {
         Ok(replication) => replication,
-        Err(error) => return refused(error, server),
+        Err(error) => return refused(error),
     };
     let name = format!("repcloud_preflight_{}", replication.backend_pid());
     let request = SlotRequest {
         name: name.clone(),
-        plugin: "pgoutput".to_owned(),
+        plugin: plugin.as_str().to_owned(),
         temporary: true,
         snapshot: Snapshot::Nothing,
         two_phase: false,
@@ -55,7 +81,7 @@ pub async fn check_within(
             let waiting = transactions::with_xid(session).await?;
             vec![waits(limit, &waiting)]
         }
-        Err(error) => return refused(error, server),
+        Err(error) => return refused(error),
     };
     replication.close().await.map_err(PreflightError::Slot)?;
     Ok(findings)
@@ -71,10 +97,15 @@ fn waits(limit: Duration, waiting: &[String]) -> Finding {
 }
 
 /// An answer of the server is a finding; a broken connection says nothing.
-fn refused(error: PgError, server: &ServerFacts) -> Result<Vec<Finding>, PreflightError> {
+fn refused(error: PgError, plugin: Plugin, server: &ServerFacts) -> Result<Vec<Finding>, PreflightError> {
     let Some(sqlstate) = error.sqlstate() else { return Err(PreflightError::Slot(error)) };
     let role = quote_ident(&server.role);
     let finding = match sqlstate {
+        "42501" if error.to_string().contains("output plugin") => {
+            let problem = format!("its output_plugin_libraries does not list {}", plugin.as_str());
+            Finding::of_server(CHECK, Severity::Refuse, problem)
+                .help("`repcloud doctor` prints the statement")
+        }
         "42501" => {
             let remedy = match &server.replication_role {
                 Some(group) => format!("run: GRANT {} TO {role}", quote_ident(group)),
@@ -94,9 +125,42 @@ fn refused(error: PgError, server: &ServerFacts) -> Result<Vec<Finding>, Preflig
                 .help("end one that nobody uses, or raise the limit and restart the server")
         }
         _ => {
-            let problem = format!("a slot for pgoutput cannot be made: {error}");
+            let problem = format!("a slot for {} cannot be made: {error}", plugin.as_str());
             Finding::of_server(CHECK, Severity::Refuse, problem)
         }
     };
     Ok(vec![finding])
+}
+
+/// The plugin that the table's slot is made with: the configured one, or the first that the server lets us use. What it
+/// cannot carry is refused.
+pub(crate) async fn plugin(
+    options: &RepackOptions,
+    table: &TableDef,
+    events: &Events,
+) -> Result<Plugin, RepackError> {
+    let capture = options.settings.capture;
+    let plugin = match (capture.asked, capture.plugin) {
+        (Asked::Slot, plugin) => plugin.unwrap_or_default(),
+        (Asked::Auto, _) => {
+            let choice = auto::choose(&options.connect, &capture.ways()).await?;
+            let why: Vec<String> = choice.passed_over.iter().map(ToString::to_string).collect();
+            match choice.way {
+                Some(Way::Slot(plugin)) => {
+                    for why in why {
+                        events.warning(format!("passed over, {why}"));
+                    }
+                    plugin
+                }
+                Some(Way::Triggers) | None => return Err(RepackError::Refused(why)),
+            }
+        }
+    };
+    if plugin == Plugin::Wal2json && !capture.allow_lossy_numbers {
+        let columns = wal2json::lossy_columns(table, None);
+        if !columns.is_empty() && auto::wal2json_keeps_numbers(&options.connect).await? == Some(false) {
+            return Err(RepackError::Refused(vec![CaptureError::LossyNumbers { columns }.to_string()]));
+        }
+    }
+    Ok(plugin)
 }

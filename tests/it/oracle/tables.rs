@@ -171,6 +171,18 @@ pub(super) fn all() -> Vec<Table> {
     [keys(), identities(), types(), names(), constraints()].concat()
 }
 
+/// The same without NaN and infinities of float4, float8 and numeric.
+pub(super) fn all_finite() -> Vec<Table> {
+    let mut tables = all();
+    for column in tables.iter_mut().flat_map(|t| &mut t.columns) {
+        let type_name = column.definition.split(['(', ' ']).next().unwrap_or_default();
+        if let (Kind::Pool(values), "numeric" | "float4" | "float8") = (column.kind, type_name) {
+            column.kind = Kind::Finite(values);
+        }
+    }
+    tables
+}
+
 /// Schemas they need.
 pub(super) const SCHEMAS: &[&str] = &["Odd Schema", "select"];
 

@@ -8,6 +8,8 @@ use rand::rngs::StdRng;
 pub(super) enum Kind {
     /// One of these.
     Pool(&'static [&'static str]),
+    /// One of these that is a number: neither NaN nor an infinity.
+    Finite(&'static [&'static str]),
     /// Any small number.
     Int,
     /// A short text, now and then an odd one.
@@ -99,6 +101,11 @@ impl Kind {
         }
         Some(match self {
             Kind::Pool(values) => values[rng.random_range(0..values.len())].to_owned(),
+            Kind::Finite(values) => {
+                let finite: Vec<_> =
+                    values.iter().filter(|v| **v != "NaN" && !v.contains("Infinity")).collect();
+                (*finite[rng.random_range(0..finite.len())]).to_owned()
+            }
             Kind::Int => rng.random_range(-50..1000).to_string(),
             Kind::Text if rng.random_bool(0.3) => TEXTS[rng.random_range(0..TEXTS.len())].to_owned(),
             Kind::Text => format!("text {}", rng.random_range(0..10_000)),

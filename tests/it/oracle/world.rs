@@ -47,7 +47,7 @@ pub(super) struct World<'p> {
 
 impl<'p> World<'p> {
     /// Databases, tables and the native subscription, which is there before the first row; ours is not started.
-    pub(super) async fn new(pair: &'p Pair, tables: Vec<Table>, seed: u64) -> Self {
+    pub(super) async fn new(pair: &'p Pair, tables: Vec<Table>, seed: u64, plugin: &str) -> Self {
         let (app, native) = (format!("app_{seed}"), format!("native_{seed}"));
         pair.create_database(&app);
         pair.target.create_database(&native).unwrap();
@@ -66,7 +66,7 @@ impl<'p> World<'p> {
         for table in tables.iter().filter(|t| t.logdel) {
             source.exec(&audit(table)).await;
         }
-        let program = Repcloud::new(&configuration(pair, &app, &tables));
+        let program = Repcloud::new(&configuration(pair, &app, &tables, plugin));
         let conninfo = pair.source.conninfo(&app);
         let world = World {
             conninfo,
@@ -311,8 +311,10 @@ fn audit(table: &Table) -> String {
     )
 }
 
-fn configuration(pair: &Pair, database: &str, tables: &[Table]) -> String {
-    let mut text = connection("prod", &pair.source, database) + &connection("copy", &pair.target, database);
+fn configuration(pair: &Pair, database: &str, tables: &[Table], plugin: &str) -> String {
+    let how = format!("plugin = \"{plugin}\"\nallow_lossy_numbers = true\n");
+    let mut text =
+        connection("prod", &pair.source, database) + &how + &connection("copy", &pair.target, database);
     let head = "[[replicate]]\nsource = \"prod\"\ntarget = \"copy\"\n";
     let names: Vec<_> = tables.iter().map(|t| toml(&t.sql_name())).collect();
     let _ = writeln!(text, "{head}mode = \"dml\"\ntables = [{}]", names.join(", "));

@@ -1,8 +1,8 @@
 //! Cases of repack without code: the folders `tests/cases/repack_*`, one test each.
 //!
 //! A case is `create.sql` (run by the owner, table `t` among it), `during.sql` (may be missing) and `expect.toml` (see [`Case`]).
-//! It is run twice, on a server each: with the changes of `during.sql` made while the copy is held up, so that they are replayed
-//! over copied rows, and made while the copy is complete and waits for the exchange.
+//! It is run three times, on a server each: with the changes of `during.sql` made while the copy is held up, so that they are replayed
+//! over copied rows, the same from a slot with wal2json, and made while the copy is complete and waits for the exchange.
 //!
 //! `-- @NAME ROLE` at the beginning of a line of `during.sql`: what follows is done by this role, in the session of this name.
 
@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::{LIMIT, Live, connect};
 use crate::cases::{shown, statements};
+use crate::support::cluster::has_wal2json;
 use crate::support::db::Db;
 use crate::support::process::Finished;
 use crate::support::wait::until;
@@ -30,6 +31,10 @@ macro_rules! cases {
             #[tokio::test]
             async fn while_it_waits_for_the_exchange() {
                 super::run(stringify!($name), super::Way::Waiting).await;
+            }
+            #[tokio::test]
+            async fn from_wal2json() {
+                super::run(stringify!($name), super::Way::Json).await;
             }
         })*
     };
@@ -92,6 +97,8 @@ struct Query {
 enum Way {
     Copying,
     Waiting,
+    /// As `Copying`, from a slot with wal2json. What is refused is refused whatever the plugin: it is run with the others.
+    Json,
 }
 
 fn folder() -> PathBuf {
@@ -113,7 +120,13 @@ async fn run(name: &str, way: Way) {
     let read = |file: &str| std::fs::read_to_string(folder().join(name).join(file)).unwrap_or_default();
     let case: Case =
         toml::from_str(&read("expect.toml")).unwrap_or_else(|e| panic!("{name}/expect.toml: {e}"));
-    let settings = format!("throttle_file = \"env:HOLD\"\n{}", case.settings);
+    if way == Way::Json && (case.exit == 3 || !has_wal2json()) {
+        return;
+    }
+    let mut settings = format!("throttle_file = \"env:HOLD\"\n{}", case.settings);
+    if way == Way::Json {
+        settings.push_str("\nplugin = \"wal2json\"\nallow_lossy_numbers = true\n");
+    }
     let Live { cluster, owner, admin, program } = Live::new(&read("create.sql"), &settings).await;
     let hold = program.home().join("hold");
     program.write("config/table_conf/default_live.toml", &case.table_conf);
@@ -128,7 +141,7 @@ async fn run(name: &str, way: Way) {
     }
     let during = read("during.sql");
     let finished = match way {
-        Way::Copying => while_copying(&live, &hold, &during, &case).await,
+        Way::Copying | Way::Json => while_copying(&live, &hold, &during, &case).await,
         Way::Waiting => while_waiting(&live, &during, &case).await,
     };
     check(&case, &finished, &finished.stdout);

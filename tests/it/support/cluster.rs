@@ -1,8 +1,10 @@
 //! Private servers for a test: a source and a target.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
-use repcloud::cluster::{BASE_VARIABLE, Cluster, ClusterBuilder};
+use repcloud::cluster::{BASE_VARIABLE, Binaries, Cluster, ClusterBuilder};
 
 /// The major version tests run on: `REPCLOUD_TEST_PG_MAJOR`, else 15.
 pub(crate) fn major() -> u32 {
@@ -14,11 +16,45 @@ pub(crate) fn major() -> u32 {
 ///
 /// Autovacuum is off: what a test sees must come from the test.
 pub(crate) fn builder(name: &str) -> ClusterBuilder {
-    let builder = ClusterBuilder::new(name).major(major()).setting("autovacuum", "off");
+    let mut builder = ClusterBuilder::new(name).major(major()).setting("autovacuum", "off");
+    // Patched servers refuse a plugin that is not listed; others do not know the setting.
+    if knows("output_plugin_libraries") {
+        builder = builder.setting("output_plugin_libraries", "pgoutput, test_decoding, wal2json");
+    }
     match memory_directory() {
         Some(directory) => builder.base_directory(directory),
         None => builder,
     }
+}
+
+/// True when the server of the tests' version has a setting of this name.
+fn knows(setting: &str) -> bool {
+    static SETTINGS: OnceLock<String> = OnceLock::new();
+    let settings = SETTINGS.get_or_init(|| {
+        let program =
+            Binaries::find(Some(major())).and_then(|b| b.program("postgres")).expect("a server program");
+        let described =
+            Command::new(program).arg("--describe-config").output().expect("postgres --describe-config");
+        String::from_utf8_lossy(&described.stdout).into_owned()
+    });
+    settings.lines().any(|line| line.split('\t').next() == Some(setting))
+}
+
+/// True where the tests' server can load wal2json: everywhere that `scripts/install-needs.sh` has installed it, and not for
+/// private programs of other versions.
+pub(crate) fn has_wal2json() -> bool {
+    let program =
+        Binaries::find(Some(major())).and_then(|b| b.program("postgres")).expect("a server program");
+    let home = program.parent().and_then(Path::parent).expect("a directory above bin");
+    let there = ["lib/wal2json.so", "lib/postgresql/wal2json.so"].iter().any(|file| home.join(file).exists());
+    if !there {
+        std::io::Write::write_all(
+            &mut std::io::stderr(),
+            format!("PostgreSQL {} has no wal2json here: what needs it is left out\n", major()).as_bytes(),
+        )
+        .expect("standard error");
+    }
+    there
 }
 
 /// A directory in memory, where a thousand small files are made four times as fast as on a busy disk: when nobody has named

@@ -1,0 +1,134 @@
+//! Which output plugin a stream reads with, what that plugin cannot carry, and what it is asked for.
+
+use crate::apply::route::RouteTable;
+use crate::capture::auto::{self, Asked, Way};
+use crate::capture::reading::{Numbers, Plugin, Reading};
+use crate::capture::{publish, setup, wal2json};
+use crate::flow::error::FlowError;
+use crate::flow::facts;
+use crate::flow::options::StreamOptions;
+use crate::flow::prepare::Preparation;
+use crate::flow::work::TableWork;
+use crate::model::{Events, TableName};
+use crate::pg::Session;
+
+/// Why an entry's condition goes with pgoutput only.
+pub(crate) const CONDITION: &str = "its `condition` is a row filter of the publication, which wal2json does not read; set plugin = \"pgoutput\"";
+
+/// The plugin to read with: the slot's where there is one, the configured one, or the first that the server lets us use.
+///
+/// Where only triggers are left, this is the error that says why: a stream reads slots.
+pub(crate) async fn choose(
+    options: &StreamOptions,
+    source: &Session,
+    events: &Events,
+) -> Result<Plugin, FlowError> {
+    let capture = options.capture;
+    if let Some(slot) = facts::read_slot(source, &options.slot()).await? {
+        // With a slot of another plugin than the configured one, `start` stops.
+        return Ok(capture.plugin.or_else(|| Plugin::from_name(&slot.facts.plugin)).unwrap_or_default());
+    }
+    if capture.asked == Asked::Slot {
+        return Ok(capture.plugin.unwrap_or_default());
+    }
+    // What can be read need not be tried.
+    let findings = publish::check_source(&setup::read_source(source).await?, 1);
+    if !findings.is_empty() {
+        return Err(FlowError::refused_by_source(&findings));
+    }
+    let choice = auto::choose(&options.source, &capture.ways()).await.map_err(FlowError::Source)?;
+    let why = choice.passed_over.iter().map(|p| format!("source: {p}"));
+    match choice.way {
+        Some(Way::Slot(plugin)) => {
+            for why in why {
+                events.warning(format!("passed over, {why}"));
+            }
+            Ok(plugin)
+        }
+        Some(Way::Triggers) | None => Err(FlowError::Refused(why.collect())),
+    }
+}
+
+/// The columns of the stream that wal2json before 2.6 may send as null, of the source tables `work`.
+fn lossy_columns(work: &[TableWork]) -> Vec<String> {
+    let of = |w: &TableWork| wal2json::lossy_columns(&w.source, w.entry.columns.as_deref());
+    let mut columns: Vec<String> = work.iter().flat_map(of).collect();
+    columns.sort();
+    columns.dedup();
+    columns
+}
+
+impl Preparation<'_> {
+    /// What wal2json cannot carry is refused before anything is made.
+    pub(crate) async fn check_plugin(&self, slot_there: bool) -> Result<(), FlowError> {
+        if self.options.plugin() != Plugin::Wal2json {
+            return Ok(());
+        }
+        let mut findings = Vec::new();
+        for work in self.work.iter().filter(|w| w.entry.condition.is_some()) {
+            findings.push(publish::Finding::new(&work.source.name, CONDITION));
+        }
+        let encoding = "SELECT pg_catalog.getdatabaseencoding()::text";
+        let row = self.source.query_one(encoding, &[]).await.map_err(|e| FlowError::Source(e.into()))?;
+        let encoding: String = row.try_get(0).map_err(|e| FlowError::Source(e.into()))?;
+        if encoding != "UTF8" {
+            let problem = format!(
+                "its encoding is {encoding}, and wal2json sends text in the database's encoding: only UTF8 can be read; set plugin = \"pgoutput\""
+            );
+            findings.push(publish::Finding::of_source(problem));
+        }
+        if !findings.is_empty() {
+            return Err(FlowError::refused_by_source(&findings));
+        }
+        // The start of the stream asks too; before the slot is there, a temporary one is asked.
+        if slot_there || self.options.capture.allow_lossy_numbers {
+            return Ok(());
+        }
+        let columns = lossy_columns(&self.work);
+        if columns.is_empty() {
+            return Ok(());
+        }
+        match auto::wal2json_keeps_numbers(&self.options.source).await.map_err(FlowError::Source)? {
+            Some(false) => Err(FlowError::Refused(vec![
+                crate::capture::CaptureError::LossyNumbers { columns }.to_string(),
+            ])),
+            // It was not told in time: the start of the stream tells.
+            Some(true) | None => Ok(()),
+        }
+    }
+}
+
+/// What the plugin is asked for. With wal2json: the tables that are routed.
+pub(crate) async fn reading(
+    options: &StreamOptions,
+    source: &Session,
+    work: &[TableWork],
+    routes: &RouteTable,
+    publications: &[String],
+) -> Result<Reading, FlowError> {
+    if options.plugin() == Plugin::Pgoutput {
+        return Ok(Reading::Pgoutput { publications: publications.to_vec(), messages: false });
+    }
+    let routed: Vec<&TableName> = routes
+        .routes()
+        .iter()
+        .flat_map(|r| &r.published)
+        .chain(routes.parked().iter().flat_map(|p| &p.published))
+        .collect();
+    let wanted: Vec<_> = work
+        .iter()
+        .flat_map(|w| {
+            let storage =
+                if w.leaves.is_empty() { std::slice::from_ref(&w.source) } else { w.leaves.as_slice() };
+            storage.iter().map(|table| (table, w.entry.insert_only))
+        })
+        .filter(|(table, _)| routed.contains(&&table.name))
+        .collect();
+    let columns = lossy_columns(work);
+    let numbers = match (columns.is_empty(), options.capture.allow_lossy_numbers) {
+        (true, _) => Numbers::NotUsed,
+        (false, true) => Numbers::MayBeLost,
+        (false, false) => Numbers::Whole(columns),
+    };
+    Ok(Reading::Wal2json { tables: wal2json::known_tables(source, &wanted).await?, numbers })
+}

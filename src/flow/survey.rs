@@ -1,0 +1,129 @@
+//! What stands in the way of a stream, table by table, for somebody who asks before it is started. Nothing is changed.
+
+use crate::capture::publish::{self, Finding, WantedTable};
+use crate::capture::reading::Plugin;
+use crate::capture::setup;
+use crate::capture::setup::TableRequest;
+use crate::catalog::{TableDef, read_table};
+use crate::flow::error::FlowError;
+use crate::flow::options::StreamOptions;
+use crate::flow::resolve::{self, Configured};
+use crate::flow::work::{self, TableWork, TargetFinding};
+use crate::flow::{casts, facts, plugin};
+use crate::model::TableName;
+use crate::pg::Session;
+
+/// A source table of a stream.
+#[derive(Debug, Clone)]
+pub struct SurveyedSource {
+    /// Its name.
+    pub table: TableName,
+    /// Its definition and those of its leaves; `None` where it is not there, or its condition cannot be read.
+    pub definition: Option<WantedTable>,
+    /// What keeps it from being published or read.
+    pub findings: Vec<Finding>,
+}
+
+/// The source tables of a stream.
+pub async fn source_tables(
+    source: &Session,
+    options: &StreamOptions,
+) -> Result<Vec<SurveyedSource>, FlowError> {
+    let configured = resolve::configured(source, options).await?;
+    let request = |c: &Configured<'_>| resolve::request(c.entry, c.source.clone());
+    let requests: Vec<TableRequest> = configured.iter().map(request).collect();
+    let (wanted, missing) = setup::read_wanted(source, &requests).await?;
+    let server = setup::read_source(source).await?;
+    let facts = setup::read_table_facts(source, &wanted).await?;
+    let given = match &options.publication {
+        None => None,
+        Some(name) => Some((name, setup::read_publications(source, std::slice::from_ref(name)).await?)),
+    };
+    let mut surveyed = Vec::new();
+    for request in &requests {
+        let definition = wanted.iter().find(|w| w.table.name == request.name);
+        let mut findings = match (definition, &given) {
+            (None, _) => {
+                missing.iter().filter(|f| f.table.as_ref() == Some(&request.name)).cloned().collect()
+            }
+            (Some(table), None) => {
+                publish::plan(&options.default_name(), &server, &facts, std::slice::from_ref(table), &[])
+                    .err()
+                    .unwrap_or_default()
+            }
+            (Some(table), Some((name, there))) => {
+                publish::check_ready_made(name, there.first(), &server, &facts, std::slice::from_ref(table))
+            }
+        };
+        if options.plugin() == Plugin::Wal2json && request.condition.is_some() {
+            findings.push(Finding::new(&request.name, plugin::CONDITION));
+        }
+        surveyed.push(SurveyedSource {
+            table: request.name.clone(),
+            definition: definition.cloned(),
+            findings,
+        });
+    }
+    Ok(surveyed)
+}
+
+/// A target table of a stream.
+#[derive(Debug, Clone)]
+pub struct SurveyedTarget {
+    /// Its name.
+    pub table: TableName,
+    /// It is there.
+    pub exists: bool,
+    /// What keeps changes from being written.
+    pub findings: Vec<TargetFinding>,
+}
+
+/// The target tables of a stream. Tables that the source does not have are left out: they are told there.
+pub async fn target_tables(
+    source: &Session,
+    target: &Session,
+    options: &StreamOptions,
+) -> Result<Vec<SurveyedTarget>, FlowError> {
+    let replica_role = facts::may_use_replica_role(target).await?;
+    let mut surveyed = Vec::new();
+    for configured in resolve::configured(source, options).await? {
+        let Some(work) = table_work(source, &configured).await? else { continue };
+        let there = read_table(target, &work.target).await?;
+        let findings = match &there {
+            Some(there) => findings(target, &work, there, replica_role).await?,
+            None => Vec::new(),
+        };
+        surveyed.push(SurveyedTarget { table: work.target, exists: there.is_some(), findings });
+    }
+    Ok(surveyed)
+}
+
+async fn findings(
+    target: &Session,
+    work: &TableWork,
+    there: &TableDef,
+    replica_role: bool,
+) -> Result<Vec<TargetFinding>, FlowError> {
+    let mut findings = work::route(work, there, None, replica_role).err().unwrap_or_default();
+    findings.extend(casts::findings(target, there).await?);
+    Ok(findings)
+}
+
+async fn table_work(source: &Session, configured: &Configured<'_>) -> Result<Option<TableWork>, FlowError> {
+    let Some(table) = read_table(source, &configured.source).await? else { return Ok(None) };
+    let mut leaves = Vec::new();
+    for leaf in &table.leaves {
+        leaves.extend(read_table(source, leaf).await?);
+    }
+    Ok(Some(TableWork {
+        source: table,
+        leaves,
+        target: configured.target.clone(),
+        entry: configured.entry.clone(),
+    }))
+}
+
+/// True when the role may let triggers and foreign keys of the target rest.
+pub async fn may_use_replica_role(target: &Session) -> Result<bool, FlowError> {
+    facts::may_use_replica_role(target).await
+}
