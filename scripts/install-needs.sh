@@ -103,7 +103,8 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 root() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "$@"; }
 install() { root apt-get install -y -qq --no-install-recommends "$@" || by_hand; }
-candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
+# Not by a pipe: with pipefail, a grep -q that has seen enough makes a failure of it.
+candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) == *"Candidate: "[0-9]* ]]; }
 
 # A fresh image has no package lists at all.
 for package in "${packages[@]}"; do
