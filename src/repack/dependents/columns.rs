@@ -19,13 +19,14 @@ pub(super) const KIND: Kind = Kind {
     plan,
 };
 
-/// $1 the table's oid.
+/// $1 the table's oid. The server's own mark among the options (`pg_attver`, `proto-notes/repack.md`) is no setting of anybody's.
 pub(super) const QUERY: &str = concat!(
     "SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS not_null, \
        a.attidentity::text AS identity, a.attgenerated::text AS generated, \
        pg_get_expr(d.adbin, d.adrelid) AS expression, a.attstorage::text AS storage, \
        a.attcompression::text AS compression, nullif(a.attstattarget, -1) AS statistics_target, \
-       coalesce(a.attoptions, '{}') AS options, \
+       (SELECT coalesce(array_agg(o ORDER BY n), '{}') FROM unnest(a.attoptions) WITH ORDINALITY AS u(o, n) \
+        WHERE o NOT LIKE 'pg\\_attver=%') AS options, \
        (SELECT format('%I.%I', cn.nspname, co.collname) FROM pg_collation co \
         JOIN pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation) AS collation, \
        NOT a.attislocal OR a.attinhcount > 0 AS inherited, ",
