@@ -85,6 +85,7 @@ fn mode(path: &Path) -> u32 {
 const COMMANDS: &[&str] = &[
     "init",
     "show-connections",
+    "doctor",
     "stream",
     "status",
     "verify",
@@ -100,6 +101,7 @@ const COMMANDS: &[&str] = &[
     "pause",
     "resume",
     "stop",
+    "throttle",
     "demo",
     "completions",
     "man",
@@ -290,7 +292,7 @@ fn every_command_explains_itself_and_no_other_is_offered() {
             assert!(out(&run).contains(part), "{part} is not in the help of {command}");
         }
     }
-    for later in ["doctor", "refresh", "import-mimeo", "notify-test", "throttle"] {
+    for later in ["refresh", "import-mimeo", "notify-test"] {
         assert!(!out(&help).contains(&format!("\n  {later} ")), "{later} is offered");
         assert_eq!(code(&home.run(&[later])), 2, "{later}");
     }

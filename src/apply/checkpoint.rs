@@ -57,7 +57,7 @@ impl From<tokio_postgres::Error> for StateError {
 }
 
 /// The version that `schema.sql` and what follows it make.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
@@ -74,15 +74,21 @@ pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
 }
 
 async fn ensure_schema_locked(client: &Client) -> Result<(), StateError> {
-    match schema_version(client).await? {
-        None => {
-            client.batch_execute(include_str!("schema.sql")).await?;
-            Ok(client.batch_execute(include_str!("schema_2.sql")).await?)
-        }
-        Some(found) if found > VERSION => Err(StateError::Newer { found, known: VERSION }),
-        Some(1) => Ok(client.batch_execute(include_str!("schema_2.sql")).await?),
-        Some(_) => Ok(()),
+    const STEPS: [&str; 3] =
+        [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+    let found = schema_version(client).await?.unwrap_or(0);
+    if found > VERSION {
+        return Err(StateError::Newer { found, known: VERSION });
     }
+    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        client.batch_execute(step).await?;
+    }
+    Ok(())
+}
+
+/// True when schema `repcloud` is there, in the version of this program.
+pub async fn is_current(client: &Client) -> Result<bool, StateError> {
+    Ok(schema_version(client).await? == Some(VERSION))
 }
 
 /// The version of the target's schema `repcloud`; `None` without one.

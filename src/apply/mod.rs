@@ -19,6 +19,7 @@ pub mod parked;
 pub mod parked_store;
 pub mod plan;
 pub mod progress;
+pub mod requests;
 pub mod route;
 pub mod row;
 mod serial;

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use repack::{ConnectionArgs, ControlArgs, OnFailureArg, PrepareArgs, RepackArgs, VerifyLevelArg};
+pub use repack::{
+    ConnectionArgs, ControlArgs, OnFailureArg, PrepareArgs, Rate, RepackArgs, ThrottleArgs, VerifyLevelArg,
+};
 
 use crate::model::name::parse_table_name;
 use crate::model::{Lsn, TableName};
@@ -85,6 +87,8 @@ pub enum Command {
     /// End a running process; what it was doing stays resumable
     #[command(aliases = ["stop_repack", "stop_prepare", "stop_replay"])]
     Stop(ControlArgs),
+    /// Slow running copies down, or let them run freely
+    Throttle(ThrottleArgs),
     /// Keep the tables of a source in step, continuously
     Stream(StreamArgs),
     /// Show streams, their tables, lag and slots

@@ -65,11 +65,6 @@ impl Failure {
         Failure::new(Exit::Usage, anyhow::anyhow!("{problem}"))
     }
 
-    /// The command is offered, its work is not there yet.
-    pub fn not_built(command: &str) -> Self {
-        Failure::new(Exit::Failed, anyhow::anyhow!("`{command}` is not built yet"))
-    }
-
     /// With what to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -6,6 +6,7 @@ use clap::Parser as _;
 
 use super::args::{Command, CommandLine, Global, PrepareArgs};
 use super::commands;
+use super::commands::control::Wish;
 use super::output::Output;
 use super::report::{self, Exit, Failure};
 use super::{logging, report::warnings};
@@ -104,9 +105,12 @@ pub fn run(line: &CommandLine) -> Result<Exit, Failure> {
         }
         Command::Swap(args) => commands::repack::swap(&context(line)?, args),
         Command::Abort(args) => commands::repack::abort(&context(line)?, args),
-        Command::Pause(args) => commands::repack::control(&context(line)?, args, "pause"),
-        Command::Resume(args) => commands::repack::control(&context(line)?, args, "resume"),
-        Command::Stop(args) => commands::repack::control(&context(line)?, args, "stop"),
+        Command::Pause(args) => commands::control::run(&context(line)?, args, Wish::Pause),
+        Command::Resume(args) => commands::control::run(&context(line)?, args, Wish::Resume),
+        Command::Stop(args) => commands::control::run(&context(line)?, args, Wish::Stop),
+        Command::Throttle(args) => {
+            commands::control::run(&context(line)?, &args.whose, Wish::Throttle(args.max_wal_rate.0))
+        }
         Command::Stream(args) => commands::stream::run(&context(line)?, args),
         Command::Status(args) => commands::status::run(&context(line)?, args),
         Command::Verify(args) => commands::verify::run(&context(line)?, args),

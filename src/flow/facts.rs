@@ -70,15 +70,15 @@ pub(crate) async fn read_slot(source: &Session, name: &str) -> Result<Option<Slo
     read().map(Some).map_err(source_error)
 }
 
-/// The transactions a new slot has to wait for, named for a person; without age and state where our role may not see them.
+/// The transactions a new slot has to wait for, of all databases, named for a person; without age and state where our role may not see them.
 pub(crate) async fn running_transactions(source: &Session) -> Result<Vec<String>, FlowError> {
     let rows = source
         .query(
             "SELECT concat_ws(', ', format('pid %s (%s', pid, coalesce(nullif(application_name, ''), 'no application name')), 'user ' || usename, \
              'open for ' || extract(epoch FROM now() - xact_start)::int8 || ' s', state) || ')' FROM pg_stat_activity \
              WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
-             UNION ALL SELECT format('prepared transaction %L (%s s)', gid, extract(epoch FROM now() - prepared)::int8) FROM pg_prepared_xacts \
-             WHERE database = current_database()",
+             UNION ALL SELECT format('prepared transaction %L (database %I, %s s)', gid, database, \
+             extract(epoch FROM now() - prepared)::int8) FROM pg_prepared_xacts",
             &[],
         )
         .await

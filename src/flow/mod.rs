@@ -8,6 +8,7 @@ mod casts;
 mod circles;
 mod clock;
 pub mod compare;
+pub mod control;
 mod copy_order;
 pub mod drop_table;
 pub mod error;

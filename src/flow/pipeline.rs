@@ -25,16 +25,27 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the tasks. `report` is the applier's, `written` the reader's other end. With `gate`, nothing is applied before
-    /// it says `true`.
+    /// Starts the tasks. `report` is the applier's, `written` the reader's other end.
     pub fn start(
+        reader: SlotReader,
+        applying: (Applier, Flusher),
+        routes: Arc<RouteTable>,
+        limits: GroupLimits,
+        report: watch::Receiver<ApplyReport>,
+        written: watch::Sender<Written>,
+    ) -> Self {
+        Self::start_behind(None, reader, applying, routes, limits, report, written)
+    }
+
+    /// As [`Self::start`], but with `gate` nothing is applied before it says `true`.
+    pub fn start_behind(
+        gate: Option<watch::Receiver<bool>>,
         reader: SlotReader,
         (applier, flusher): (Applier, Flusher),
         routes: Arc<RouteTable>,
         limits: GroupLimits,
         report: watch::Receiver<ApplyReport>,
         written: watch::Sender<Written>,
-        gate: Option<watch::Receiver<bool>>,
     ) -> Self {
         let (batches_in, mut batches) = mpsc::channel::<TxnBatch>(4);
         let (groups_in, groups) = mpsc::channel(1);
@@ -73,11 +84,16 @@ impl Pipeline {
         }
     }
 
+    /// The error behind an end that [`Self::ended`] saw no error of: that of another task. Nothing runs any more afterwards.
+    pub async fn reason(&mut self) -> Result<(), FlowError> {
+        self.halt.send_replace(true);
+        drain(&mut self.tasks).await
+    }
+
     /// Ends the tasks in order: the reader confirms and ends the stream, its channel closes, the applier writes the
     /// rest. A task that ended early without an error ended because of another one's: that error comes to light here.
     pub async fn finish(mut self) -> Result<(), FlowError> {
-        self.halt.send_replace(true);
-        drain(&mut self.tasks).await
+        self.reason().await
     }
 
     /// The first task to end may only have seen another one's failure from its side: an applier's or planner's error
@@ -95,13 +111,18 @@ impl Pipeline {
     }
 }
 
-/// Starts reading `slot` at `from`, as `reading` says. `source` is asked how long the server waits for a sign of life.
+/// Changes the reader hands on at once, at most.
+const BATCH_CHANGES: usize = 2_500;
+
+/// Starts reading `slot` at `from`, as `reading` says, in batches that a group of `limits` can hold. `source` is asked how long the
+/// server waits for a sign of life.
 pub async fn open_reader(
     source: &Session,
     (replication, connect): (ReplicationClient, &ConnectOptions),
     slot: &str,
     from: Lsn,
     reading: &Reading,
+    limits: GroupLimits,
     written: watch::Receiver<Written>,
 ) -> Result<SlotReader, FlowError> {
     let status_every = status_interval(source).await?;
@@ -111,7 +132,7 @@ pub async fn open_reader(
     })?;
     let options = SlotOptions {
         from,
-        batch_changes: 2_500,
+        batch_changes: limits.changes.min(BATCH_CHANGES),
         batch_bytes: 1 << 20,
         status_every,
         silence_limit: status_every * 12,

@@ -10,6 +10,7 @@ use crate::catalog::{TableDef, TableKind, list_tables, read_tables};
 use crate::copy::target::rows_exist;
 use crate::flow::casts;
 use crate::flow::circles;
+use crate::flow::control;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::{self, FirstRows};
@@ -130,6 +131,9 @@ impl<'a> Preparation<'a> {
     ) -> Result<(Ready, ReplicationClient), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
         hold_stream_again(self.target, &self.options.key, owned).await?;
+        if owned.is_none() {
+            control::forget(self.target, self.options).await?;
+        }
         for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
         }

@@ -18,6 +18,7 @@ use crate::apply::writers;
 use crate::apply::{Applier, ApplyOptions, ApplyReport};
 use crate::capture::slot::stopped;
 use crate::capture::{SlotReader, Written};
+use crate::flow::control::{self, Control, Request};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows;
@@ -71,6 +72,17 @@ pub async fn run(
                 patience.renew();
                 continue;
             }
+            Ok(Ended::Asked(Request::Stop)) => return told_to_stop(events),
+            Ok(Ended::Asked(Request::Pause)) => {
+                match control::rest(options, owned, events, board, stop.clone()).await {
+                    Ok(true) => {
+                        patience.renew();
+                        continue;
+                    }
+                    Ok(false) => return told_to_stop(events),
+                    Err(error) => error,
+                }
+            }
             Err(error) => error,
         };
         if *stop.borrow() {
@@ -94,6 +106,12 @@ pub async fn run(
     }
 }
 
+/// The stream of another target of this process goes on.
+fn told_to_stop(events: &Events) -> Result<(), FlowError> {
+    events.info("stopped; start it again to go on");
+    Ok(())
+}
+
 pub(crate) async fn connect_source(options: &StreamOptions) -> Result<Session, FlowError> {
     pg::connect(&options.source).await.map_err(FlowError::Source)
 }
@@ -111,6 +129,8 @@ enum Ended {
     Done,
     /// It begins again at once: tables are set aside, or come back.
     Again,
+    /// A person has asked for something.
+    Asked(Request),
 }
 
 /// What outlives a connection.
@@ -143,10 +163,12 @@ async fn run_once(
     let preparation = async {
         Preparation::new(options, &source, &target, events, board).await?.run(owned, try_parked).await
     };
+    let control = Control::connect(options).await?;
     let (ready, replication) = tokio::select! {
         biased;
         () = stopped(&mut stopping) => return Ok(Ended::Done),
         result = preparation => result?,
+        asked = control.asked_to_stop() => return asked.map(|()| Ended::Asked(Request::Stop)),
     };
     *life.owned = Some(ready.generation);
     if try_parked {
@@ -154,7 +176,7 @@ async fn run_once(
     }
     // A table that joins belongs to what is to be caught up with.
     let until = life.position.filter(|_| ready.joining.is_empty());
-    let mut running = Running { options, until, events, board, retry: life.retry };
+    let mut running = Running { options, until, events, board, control, retry: life.retry };
     Box::pin(running.stream(ready, replication, source, target, stop)).await
 }
 
@@ -163,6 +185,7 @@ struct Running<'a> {
     until: Option<Lsn>,
     events: &'a Events,
     board: &'a Board,
+    control: Control<'a>,
     retry: &'a mut Retry,
 }
 
@@ -208,7 +231,6 @@ impl Running<'_> {
             GroupLimits::default(),
             report.clone(),
             written_in,
-            None,
         );
         let outcome = {
             let watching = monitor.run(report);
@@ -220,6 +242,7 @@ impl Running<'_> {
                 biased;
                 done = pipeline.ended() => done.map(|()| Ended::Done),
                 result = watching => result.map(|()| Ended::Done),
+                asked = self.control.asked() => asked.map(Ended::Asked),
                 error = lost_lock => Err(FlowError::Target(error)),
                 result = joining => result,
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
@@ -321,7 +344,9 @@ impl Running<'_> {
         let slot = self.options.slot();
         let reading = plugin::reading(self.options, source, work, routes, publications).await?;
         let open = (replication, &self.options.source);
-        let reader = pipeline::open_reader(source, open, &slot, from, &reading, written).await?;
+        let reader =
+            pipeline::open_reader(source, open, &slot, from, &reading, GroupLimits::default(), written)
+                .await?;
         self.events.info(format!("streaming from slot \"{slot}\" at {from}"));
         self.board.update(|v| {
             v.state = StreamState::CatchingUp;

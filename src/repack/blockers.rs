@@ -76,7 +76,10 @@ pub(crate) async fn watch(
         pause = LOOK_EVERY;
         for row in session.query(sql, &[&waiting]).await? {
             let (pid, described): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
-            seen.0.insert(pid, described);
+            // What was said of it before says why it could not be ended.
+            if !dealt_with.contains(&pid) {
+                seen.0.insert(pid, described);
+            }
             let Some(act) = act.filter(|_| began.elapsed() >= patience && !dealt_with.contains(&pid)) else {
                 continue;
             };

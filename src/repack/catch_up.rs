@@ -22,7 +22,7 @@ use crate::model::{Lsn, TableName};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{self, ConnectOptions, Session};
 use crate::repack::error::{RepackError, doing};
-use crate::repack::shadow::publications;
+use crate::repack::shadow::{end_followers, publications};
 use crate::repack::state;
 use crate::sql::shape::{ShapeColumn, ShapeTable};
 
@@ -61,9 +61,10 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Takes the position over and begins to read. `session` is only asked.
+    /// Takes the position over and begins to read. `session` holds the table's lock.
     pub(crate) async fn start(session: &Session, spec: &FollowSpec<'_>) -> Result<Following, RepackError> {
         let key = state::key(spec.slot);
+        end_followers(session, spec.slot).await?;
         let (generation, from) = checkpoint::take_over(session, &key).await?;
         let confirmed = confirmed(session, spec.slot).await?;
         if confirmed > from {
@@ -90,17 +91,18 @@ impl Following {
         let replication = ReplicationClient::connect(spec.connect).await?;
         let reading = reading(session, spec).await?;
         let open = (replication, spec.connect);
-        let reader = pipeline::open_reader(session, open, spec.slot, from, &reading, written).await?;
         let limits = GroupLimits { changes: spec.max_changes.max(1), ..GroupLimits::default() };
+        let reader = pipeline::open_reader(session, open, spec.slot, from, &reading, limits, written).await?;
         let (gate, opened) = watch::channel(false);
-        let pipeline = Pipeline::start(
+        let applying = (applier, flusher);
+        let pipeline = Pipeline::start_behind(
+            Some(opened),
             reader,
-            (applier, flusher),
+            applying,
             routes,
             limits,
             report.clone(),
             written_in,
-            Some(opened),
         );
         let table = spec.source.name.clone();
         let marker = Arc::new(Marker { session: marker });
@@ -146,14 +148,15 @@ impl Following {
         };
         tokio::select! {
             biased;
-            ended = self.pipeline.ended() => Err(why(ended)),
+            ended = self.pipeline.ended() => Err(why(&mut self.pipeline, ended).await),
             arrived = timeout_at(deadline, arrived) => Ok(arrived.is_ok()),
         }
     }
 
     /// Returns when changes no longer flow, and why.
     pub(crate) async fn ended(&mut self) -> RepackError {
-        why(self.pipeline.ended().await)
+        let ended = self.pipeline.ended().await;
+        why(&mut self.pipeline, ended).await
     }
 
     /// A handle that waits for marks while somebody else holds this.
@@ -190,11 +193,15 @@ fn shape_error(error: FlowError, table: TableName) -> RepackError {
     }
 }
 
-fn why(ended: Result<(), FlowError>) -> RepackError {
-    match ended {
-        Ok(()) => RepackError::Internal("the stream of changes ended without a reason".to_owned()),
-        Err(error) => RepackError::Flow(error),
-    }
+/// A task that ended without an error did so because of another one's.
+async fn why(pipeline: &mut Pipeline, ended: Result<(), FlowError>) -> RepackError {
+    let Err(error) = ended else {
+        return match pipeline.reason().await {
+            Ok(()) => RepackError::Internal("the stream of changes ended without a reason".to_owned()),
+            Err(error) => RepackError::Flow(error),
+        };
+    };
+    RepackError::Flow(error)
 }
 
 /// Writes the messages that mark a place in the stream of changes.

@@ -1,11 +1,11 @@
 //! The attempts of the swap: when to try, how long to rest in between, what is said of those in the way.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::model::Oid;
-use crate::pg::Session;
 use crate::repack::blockers::Blockers;
 use crate::repack::error::RepackError;
 use crate::repack::runner::{Job, control_session};
@@ -36,18 +36,20 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
     };
     state::set_after(&job.session, job.oid, &after).await?;
     let attempts = job.options.run.attempts.max(1);
-    let mut last = Outcome::NotDrained;
+    let mut last = Outcome::Blocked(Blockers::default());
+    // Once: no snapshot that begins later is older than the copy.
+    old_snapshots(job).await?;
     for attempt in 1..=attempts {
-        old_snapshots(job).await?;
         steps::converge(job).await?;
         job.report.swap_attempts = attempt;
-        match Box::pin(once(job, lock_timeout)).await? {
+        let pid = swap::backend_pid(&job.session).await?;
+        match Box::pin(once(job, pid, lock_timeout)).await? {
             Outcome::Swapped { lock_ms } => {
                 job.report.lock_ms = lock_ms;
                 return Ok(());
             }
             Outcome::Lost(error) => {
-                return match look(job, &error).await? {
+                return match look(job, pid, &error).await? {
                     true => Ok(()),
                     // Session and pipeline begin anew.
                     false => Err(RepackError::SessionLost(error.to_string())),
@@ -60,21 +62,27 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
         }
         if attempt < attempts {
             rest(job, attempt, lock_timeout).await?;
+            // A person may have paused it, or the window has closed.
+            wait_for_the_word(job).await?;
         }
     }
     Err(match last {
         Outcome::Blocked(blockers) => {
             RepackError::NotGranted { table: job.table.clone(), attempts, blocked_by: blockers.described() }
         }
-        _ => RepackError::NotDrained {
+        Outcome::OutOfTime(during) => RepackError::OutOfTime {
             table: job.table.clone(),
             attempts,
             limit_ms: job.options.run.max_lock.as_millis(),
+            during,
         },
+        Outcome::Swapped { .. } | Outcome::Lost(_) => {
+            RepackError::Internal("an attempt that ended was forgotten".to_owned())
+        }
     })
 }
 
-async fn once(job: &mut Job<'_>, lock_timeout: Duration) -> Result<Outcome, RepackError> {
+async fn once(job: &mut Job<'_>, pid: i32, lock_timeout: Duration) -> Result<Outcome, RepackError> {
     let Some(mut following) = job.following.take() else {
         return Err(RepackError::Internal("nobody applies changes".to_owned()));
     };
@@ -83,6 +91,7 @@ async fn once(job: &mut Job<'_>, lock_timeout: Duration) -> Result<Outcome, Repa
     let attempt = Attempt {
         table: job.table,
         oid: job.oid,
+        pid,
         slot: &job.slot,
         plan: &definition.plan,
         before: &definition.fingerprint,
@@ -96,26 +105,30 @@ async fn once(job: &mut Job<'_>, lock_timeout: Duration) -> Result<Outcome, Repa
     result
 }
 
-/// What happened when the answer to COMMIT, or the session, was lost: asked on a new session, after the old one has ended.
-/// True: the tables are exchanged.
-async fn look(job: &mut Job<'_>, error: &RepackError) -> Result<bool, RepackError> {
+/// What happened when the answer to COMMIT, or the session of server process `pid`, was lost: asked on a new session, after the old
+/// one has ended. True: the tables are exchanged.
+async fn look(job: &mut Job<'_>, pid: i32, error: &RepackError) -> Result<bool, RepackError> {
     const LIMIT: Duration = Duration::from_secs(60);
-    let ambiguous = || RepackError::Ambiguous { table: job.table.clone(), error: error.to_string() };
+    job.events.warning(format!("{}: {error}; looking whether the tables were exchanged", job.table));
     let deadline = Instant::now() + LIMIT;
-    while Instant::now() < deadline {
-        match ask(job).await {
-            Ok(Some(swapped)) => return Ok(swapped),
+    loop {
+        match timeout_at(deadline, ask(job, pid)).await {
+            Ok(Ok(Some(swapped))) => return Ok(swapped),
             // The old session still lives, or the server does not answer yet.
-            Ok(None) | Err(_) => sleep(Duration::from_millis(200)).await,
+            Ok(Ok(None) | Err(_)) => sleep(Duration::from_millis(200)).await,
+            Err(_) => {
+                return Err(RepackError::Ambiguous { table: job.table.clone(), error: error.to_string() });
+            }
         }
     }
-    Err(ambiguous())
 }
 
-/// Which relation bears the name, once nobody holds the table's advisory lock but us.
-async fn ask(job: &mut Job<'_>) -> Result<Option<bool>, RepackError> {
+/// Which relation bears the name, once nobody holds the table's advisory lock but us. The lost session would hold it for as
+/// long as its server believes in the connection, so it is ended: a COMMIT that is under way ends first.
+async fn ask(job: &mut Job<'_>, lost: i32) -> Result<Option<bool>, RepackError> {
     let session = control_session(job.options).await?;
     if !state::try_lock(&session, job.oid).await? {
+        state::end_holder(&session, job.oid, lost).await?;
         return Ok(None);
     }
     let now: Option<Oid> = relation_oid(&session, job.table).await?;
@@ -135,7 +148,8 @@ async fn tell(job: &mut Job<'_>, attempt: u32, attempts: u32, outcome: &Outcome)
             };
             (blockers, format!("the locks were not granted, in the way: {who}"))
         }
-        _ => (&none, "the last changes did not arrive in time".to_owned()),
+        Outcome::OutOfTime(during) => (&none, format!("it ran out of time while {during}")),
+        Outcome::Swapped { .. } | Outcome::Lost(_) => return Ok(()),
     };
     job.events.info(format!("{}: swap attempt {attempt} of {attempts}: {text}", job.table));
     let number = i32::try_from(attempt).unwrap_or(i32::MAX);
@@ -156,11 +170,11 @@ async fn rest(job: &mut Job<'_>, attempt: u32, lock_timeout: Duration) -> Result
         .await
 }
 
-/// `--postpone-swap` and `--window`: changes go on being applied meanwhile.
+/// `--postpone-swap`, `--window` and `pause`: changes go on being applied meanwhile.
 async fn wait_for_the_word(job: &mut Job<'_>) -> Result<(), RepackError> {
     let postponed = job.options.run.postpone_swap;
     let window = job.options.run.window;
-    if !postponed && window.is_none() {
+    if !postponed && window.is_none() && !job.shown.paused.load(Ordering::Relaxed) {
         return Ok(());
     }
     let watch = steps::control(job).await?;
@@ -172,13 +186,18 @@ async fn wait_for_the_word(job: &mut Job<'_>) -> Result<(), RepackError> {
         .over(async {
             let mut told = false;
             loop {
-                let asked = shown.swap.load(std::sync::atomic::Ordering::Relaxed);
+                let asked = shown.swap.load(Ordering::Relaxed);
+                let paused = shown.paused.load(Ordering::Relaxed);
                 let open = window.is_none_or(|w| w.contains(minute_of_day()));
-                if asked || (!postponed && open) {
+                if asked || (!postponed && open && !paused) {
                     return Ok(());
                 }
                 if !told {
-                    let until = if postponed { "`repcloud swap`" } else { "the window" };
+                    let until = match (postponed, paused) {
+                        (true, _) => "`repcloud swap`",
+                        (false, true) => "`repcloud resume`",
+                        (false, false) => "the window",
+                    };
                     events.info(format!("{table}: ready; waiting for {until}"));
                     told = true;
                 }
@@ -204,9 +223,12 @@ fn minute_of_day() -> u16 {
 /// Waits, for a while, until no transaction is left whose snapshot is older than the copy's end. Not all can be waited for: what
 /// begins between this look and the lock is a few milliseconds old.
 async fn old_snapshots(job: &mut Job<'_>) -> Result<(), RepackError> {
-    let Some(mine) = copied_xmin(&job.session, job.oid).await? else { return Ok(()) };
+    let Some(mine) = state::copied_xid(&job.session, job.oid).await? else { return Ok(()) };
+    // Of other roles' sessions the server hides the type (not their snapshot) from one without pg_read_all_stats; those that
+    // are no clients have no role, or are walsenders.
     let sql = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE backend_xmin IS NOT NULL AND datname = pg_catalog.current_database() \
-               AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend' \
+               AND pid <> pg_catalog.pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend' \
+               AND usesysid IS NOT NULL AND pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_replication) \
                AND pg_catalog.age(backend_xmin) > pg_catalog.age($1::text::xid)";
     let deadline = Instant::now() + OLD_SNAPSHOTS;
     let mut told = false;
@@ -242,10 +264,4 @@ async fn old_snapshots(job: &mut Job<'_>) -> Result<(), RepackError> {
             })
             .await?;
     }
-}
-
-/// The transaction that wrote "rows copied" into the state, or a later one.
-async fn copied_xmin(session: &Session, table: Oid) -> Result<Option<String>, RepackError> {
-    let sql = "SELECT xmin::text FROM repcloud.repack WHERE table_oid = $1";
-    Ok(session.query_opt(sql, &[&table]).await?.map(|row| row.try_get(0)).transpose()?)
 }

@@ -32,6 +32,9 @@ pub enum RepackError {
     /// Pre-flight; nothing was changed.
     #[error("{}", list(.0))]
     Refused(Vec<String>),
+    /// The schemas stay, because repacks could not be undone.
+    #[error("the schemas stay: {}", .0.join("; "))]
+    NotUndone(Vec<String>),
     /// Another process works on the table.
     #[error("another process works on {table}")]
     Running {
@@ -81,15 +84,19 @@ pub enum RepackError {
         /// Sessions that stood in the way of the last attempt.
         blocked_by: Vec<String>,
     },
-    /// The last changes did not come within the limit.
-    #[error("the last changes of {table} did not arrive within {limit_ms} ms in {attempts} attempts")]
-    NotDrained {
+    /// The exchange took longer than it may.
+    #[error(
+        "the exchange of {table} was not done within {limit_ms} ms in {attempts} attempts; the last one ran out of time while {during}"
+    )]
+    OutOfTime {
         /// Which one.
         table: TableName,
         /// Attempts.
         attempts: u32,
         /// The limit of one attempt.
         limit_ms: u128,
+        /// What it was at.
+        during: &'static str,
     },
     /// Changes come faster than they can be applied.
     #[error(
@@ -227,7 +234,7 @@ impl RepackError {
             RepackError::NotConverging { .. } => {
                 Some("run it when fewer changes are made; check_time says how often it is looked".to_owned())
             }
-            RepackError::NotDrained { .. } => {
+            RepackError::OutOfTime { .. } => {
                 Some("allow more time (--max-lock-ms), or run it when fewer changes are made".to_owned())
             }
             RepackError::TooMuchWal { .. } => {
@@ -236,5 +243,62 @@ impl RepackError {
             RepackError::Running { .. } => Some("`repcloud status` shows it".to_owned()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each that a person may see; those that only pass on another room's words aside.
+    fn all() -> Vec<RepackError> {
+        let table = || TableName::new("public", "orders");
+        let differences = || vec!["column public.orders.extra is new".to_owned()];
+        vec![
+            RepackError::Refused(vec!["one".to_owned(), "two".to_owned()]),
+            RepackError::NotUndone(differences()),
+            RepackError::Running { table: table() },
+            RepackError::Missing { table: table() },
+            RepackError::Changed { table: table(), differences: differences() },
+            RepackError::NotAlike { table: table(), differences: differences() },
+            RepackError::Differs { table: table(), differences: 3 },
+            RepackError::NotGranted { table: table(), attempts: 2, blocked_by: vec!["pid 7".to_owned()] },
+            RepackError::OutOfTime { table: table(), attempts: 2, limit_ms: 300, during: "waiting" },
+            RepackError::NotConverging { table: table(), seconds: 300, behind: 17 },
+            RepackError::Ambiguous { table: table(), error: "cut".to_owned() },
+            RepackError::TooMuchWal { table: table(), retained: 2, limit: 1 },
+            RepackError::Stopped,
+            RepackError::TimedOut { what: "a step".to_owned(), seconds: 20 },
+            RepackError::Flow(FlowError::SlotTimeout {
+                slot: "s".to_owned(),
+                seconds: 300,
+                waiting_for: "pid 7".to_owned(),
+            }),
+        ]
+    }
+
+    #[test]
+    fn the_readme_lists_every_reason_to_stop() {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("<!-- stops:").unwrap();
+        let (table, _) = rest.split_once("<!-- /stops -->").unwrap();
+        let mut rows: Vec<&str> =
+            table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        for error in all() {
+            let told = error.to_string();
+            let fits = |row: &str| {
+                let mut left = told.as_str();
+                row.split('…').all(|part| {
+                    let (found, rest) =
+                        left.split_once(part.trim()).map_or((false, ""), |(_, rest)| (true, rest));
+                    left = rest;
+                    found
+                })
+            };
+            let row =
+                rows.iter().position(|row| fits(row)).unwrap_or_else(|| panic!("not in README.md: {told}"));
+            rows.remove(row);
+        }
+        assert_eq!(rows, [""; 0], "README.md speaks of what is never said");
     }
 }

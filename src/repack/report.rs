@@ -55,6 +55,9 @@ pub struct TableReport {
     pub swap_attempts: u32,
     /// All of it.
     pub total_seconds: f64,
+    /// A person asked the whole run to end while it was at this table; not part of the JSON.
+    #[serde(skip)]
+    pub ends_run: bool,
     /// What a person can do; not part of the JSON.
     #[serde(skip)]
     pub hint: Option<String>,
@@ -81,6 +84,7 @@ impl TableReport {
             lock_ms: 0.0,
             swap_attempts: 0,
             total_seconds: 0.0,
+            ends_run: false,
             hint: None,
             notes: Vec::new(),
         }

@@ -99,6 +99,9 @@ impl Shared<'_> {
         loop {
             let paused =
                 self.shown.paused.load(Ordering::Relaxed).then(|| "paused by `repcloud pause`".to_owned());
+            if let Some(limit) = self.shown.take_limit() {
+                throttle.set_max_wal_rate(limit);
+            }
             let reason = if paused.is_some() { paused } else { throttle.reason(session).await? };
             self.shown.rest(reason.clone());
             let Some(reason) = reason else { return Ok(()) };

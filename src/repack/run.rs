@@ -16,6 +16,7 @@ use crate::repack::select;
 use crate::repack::shadow;
 use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::table_run::{run_table, verify_table};
+use crate::repack::watch::THROTTLE;
 
 /// Rebuilds the selected tables, most bloat first, or prepares them. One that fails does not stop the rest. `told` hears of
 /// each as it is done.
@@ -42,7 +43,11 @@ pub async fn repack(
         }
         let report = run_table(options, &table.name, goal, events, stop.clone()).await;
         told(&report);
+        let ends = report.ends_run;
         reports.push(report);
+        if ends {
+            break;
+        }
     }
     Ok(reports)
 }
@@ -61,7 +66,13 @@ pub async fn swap(
             continue;
         }
         let report = match ask_running(options, &row, "swap").await? {
-            true => follow_swap(options, &row, stop).await?,
+            true => {
+                events.info(format!(
+                    "{}: asked the process that applies its changes, which goes by the options it was started with",
+                    row.table
+                ));
+                follow_swap(options, &row, stop).await?
+            }
             false => run_table(options, &row.table, Goal::Repack, events, stop.clone()).await,
         };
         told(&report);
@@ -95,9 +106,12 @@ pub async fn abort(
 ) -> Result<Vec<TableReport>, RepackError> {
     const LIMIT: Duration = Duration::from_secs(60);
     let never = watch::channel(false).1;
+    // Of a process that has more tables before it only this one is taken, unless everything is to be undone.
+    let Selection { tables, schemas, .. } = &options.selection;
+    let request = if tables.is_empty() && schemas.is_empty() { "stop" } else { "yield" };
     let mut tables: Vec<TableName> = Vec::new();
     for row in unfinished(options).await? {
-        if ask_running(options, &row, "stop").await? {
+        if ask_running(options, &row, request).await? {
             let deadline = Instant::now() + LIMIT;
             while is_running(options, &row).await? && Instant::now() < deadline {
                 sleep(Duration::from_millis(200)).await;
@@ -119,7 +133,14 @@ pub async fn abort(
     Ok(reports)
 }
 
-/// Asks the processes that repack tables of this connection to pause, go on or stop; returns the tables whose process was asked.
+/// The request that limits the WAL rate of a running copy, in bytes a second; `None`: no limit.
+pub fn throttle_request(limit: Option<u64>) -> String {
+    let limit = limit.map(|limit| limit.to_string()).unwrap_or_default();
+    format!("{THROTTLE} {limit}")
+}
+
+/// Asks the processes that repack tables of this connection to pause, go on, stop or slow down; returns the tables whose process was
+/// asked.
 pub async fn control(options: &RepackOptions, request: &str) -> Result<Vec<TableName>, RepackError> {
     let mut asked = Vec::new();
     for row in unfinished(options).await? {
@@ -141,11 +162,13 @@ pub async fn create_schema(options: &RepackOptions) -> Result<(), RepackError> {
 pub async fn drop_schema(options: &RepackOptions, events: &Events) -> Result<(), RepackError> {
     let everything = RepackOptions { selection: Selection::default(), ..options.clone() };
     let reports = abort(&everything, events, |_| {}).await?;
-    if let Some(failed) =
-        reports.iter().find(|r| r.outcome != Outcome::Aborted && r.outcome != Outcome::Swapped)
-    {
-        let reason = failed.reason.clone().unwrap_or_default();
-        return Err(RepackError::Refused(vec![format!("{} could not be undone: {reason}", failed.table)]));
+    let failed: Vec<String> = reports
+        .iter()
+        .filter(|r| r.outcome != Outcome::Aborted && r.outcome != Outcome::Swapped)
+        .map(|r| format!("{} could not be undone: {}", r.table, r.reason.as_deref().unwrap_or_default()))
+        .collect();
+    if !failed.is_empty() {
+        return Err(RepackError::NotUndone(failed));
     }
     let session = pg::connect(&options.connect).await?;
     shadow::drop_schemas(&session).await?;

@@ -6,7 +6,7 @@ use crate::apply::checkpoint;
 use crate::catalog::{TableDef, read_table};
 use crate::copy::CopyError;
 use crate::flow::slot::HeldSnapshot;
-use crate::model::{Events, Oid, TableName};
+use crate::model::{Events, Oid, RetryAdvice, TableName};
 use crate::pg::{self, Session};
 use crate::repack::catch_up::Following;
 use crate::repack::cut_over;
@@ -72,7 +72,13 @@ impl Job<'_> {
     /// Ends what runs beside the steps. An error of it says more than what it led to.
     pub(crate) async fn close<T>(mut self, result: Result<T, RepackError>) -> Result<T, RepackError> {
         match (result, self.following.take()) {
-            (Err(error), Some(following)) => Err(following.cause(error)),
+            (Err(error), following) => {
+                let error = match following {
+                    Some(following) => following.cause(error),
+                    None => error,
+                };
+                Err(if error.advice() == RetryAdvice::Stop { self.explain(error).await } else { error })
+            }
             (Ok(done), Some(following)) => {
                 following.finish().await?;
                 Ok(done)
@@ -98,8 +104,12 @@ impl Job<'_> {
     }
 
     /// A statement that fails because the table was changed under it: that is what there is to say.
-    pub(crate) async fn explain(&self, error: RepackError) -> RepackError {
-        let (RepackError::Statement { .. } | RepackError::Dependents(_)) = &error else { return error };
+    async fn explain(&self, error: RepackError) -> RepackError {
+        let (RepackError::Statement { .. } | RepackError::Dependents(_) | RepackError::Changed { .. }) =
+            &error
+        else {
+            return error;
+        };
         let Some(before) = &self.definition else { return error };
         match relation_oid(&self.session, self.table).await {
             Ok(Some(oid)) if oid == self.oid => {}

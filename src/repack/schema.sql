@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS repcloud.repack (
     fingerprint    text        NOT NULL,
     -- What is left to do after the swap, in order.
     after          text[]      NOT NULL DEFAULT '{}',
-    -- What a person asks of the process that works on it: swap, pause, resume, stop.
+    -- What a person asks of the process that works on it: swap, pause, resume, stop, yield (this table), throttle …
     request        text,
     rows_copied    bigint      NOT NULL DEFAULT 0,
     rows_total     bigint      NOT NULL DEFAULT 0,
@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS repcloud.repack (
     throttled_by   text,
     lock_ms        double precision NOT NULL DEFAULT 0,
     error          text,
+    -- The transaction that wrote "rows copied": a snapshot from before it does not see the rows of the copy.
+    copied_xid     xid8,
     started_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now()
 );

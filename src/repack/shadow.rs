@@ -154,16 +154,21 @@ pub(crate) fn publications(slot: &str) -> Vec<String> {
 /// Removes slot, publications and position. What is gone already is no error.
 pub(crate) async fn remove_capture(session: &Session, slot: &str) -> Result<(), RepackError> {
     let key = state::key(slot);
-    // A walsender, or an applier, of a process that was killed may not have noticed yet.
-    writers::end_writers(session, &key).await?;
-    end_walsender(session, slot).await?;
+    end_followers(session, slot).await?;
     setup::drop_slot(session, slot).await?;
     setup::drop_publications(session, &publications(slot), LockLimits::default()).await?;
     checkpoint::forget(session, &key, None).await?;
     Ok(())
 }
 
-/// Ends the process that reads the slot and waits until it is gone; only the holder of the table's lock calls this.
+/// Ends the sessions that applied changes before: those of a process that was killed or is frozen, or our own whose connections
+/// fell silent, may not have been noticed by the server yet. Only the holder of the table's lock calls this.
+pub(crate) async fn end_followers(session: &Session, slot: &str) -> Result<(), RepackError> {
+    writers::end_writers(session, &state::key(slot)).await?;
+    end_walsender(session, slot).await
+}
+
+/// Ends the process that reads the slot and waits until it is gone.
 async fn end_walsender(session: &Session, slot: &str) -> Result<(), RepackError> {
     const LIMIT: Duration = Duration::from_secs(20);
     let sql = "SELECT pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots \

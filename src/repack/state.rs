@@ -156,11 +156,17 @@ pub fn slot_name(database: Oid, table: Oid) -> String {
 
 /// Makes the table, in a schema that [`crate::apply::checkpoint::ensure_schema`] has made.
 pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
-    if exists(client).await? {
+    let complete = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'repcloud.repack'::pg_catalog.regclass \
+                    AND attname = 'copied_xid')";
+    if exists(client).await? && client.query_one(complete, &[]).await?.try_get(0)? {
         return Ok(());
     }
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock(7300102, 1)";
-    let sql = format!("BEGIN; {lock}; {}; COMMIT", include_str!("schema.sql"));
+    // A table that an earlier version made lacks the last column.
+    let sql = format!(
+        "BEGIN; {lock}; {}; ALTER TABLE repcloud.repack ADD COLUMN IF NOT EXISTS copied_xid xid8; COMMIT",
+        include_str!("schema.sql")
+    );
     Ok(client.batch_execute(&sql).await?)
 }
 
@@ -211,7 +217,7 @@ pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
     let sql = "INSERT INTO repcloud.repack (table_oid, schema_name, table_name, slot, state, prepared, fingerprint, rows_total, bytes_before) \
                VALUES ($1, $2, $3, $4, 'planned', $5, $6, $7, $8) \
                ON CONFLICT (table_oid) DO UPDATE SET schema_name = $2, table_name = $3, shadow_oid = 0, slot = $4, state = 'planned', \
-               prepared = $5, copied_at_lsn = '0/0', fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
+               prepared = $5, copied_at_lsn = '0/0', copied_xid = NULL, fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
                bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, lock_ms = 0, \
                error = NULL, started_at = now(), updated_at = now()";
     let (schema, name) = (&row.table.schema, &row.table.table);
@@ -241,6 +247,20 @@ pub async fn set_state(client: &Client, table: Oid, state: RepackState) -> Resul
     let sql = "UPDATE repcloud.repack SET state = $2, error = NULL, throttled_by = NULL, updated_at = now() WHERE table_oid = $1";
     client.execute(sql, &[&table, &state.as_str()]).await?;
     Ok(())
+}
+
+/// All rows of the snapshot are in the shadow.
+pub async fn set_rows_copied(client: &Client, table: Oid) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET state = 'rows_copied', error = NULL, throttled_by = NULL, \
+               copied_xid = pg_catalog.pg_current_xact_id(), updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table]).await?;
+    Ok(())
+}
+
+/// The transaction in which [`set_rows_copied`] was called, or a later one; `None` before.
+pub async fn copied_xid(client: &Client, table: Oid) -> Result<Option<String>, RepackError> {
+    let sql = "SELECT coalesce(copied_xid::xid, xmin)::text FROM repcloud.repack WHERE table_oid = $1";
+    Ok(client.query_opt(sql, &[&table]).await?.map(|row| row.try_get(0)).transpose()?)
 }
 
 /// The empty shadow was made; to be called in its transaction.
@@ -374,4 +394,12 @@ pub async fn lock(client: &Client, table: Oid) -> Result<bool, PgError> {
 pub async fn try_lock(client: &Client, table: Oid) -> Result<bool, PgError> {
     let sql = "SELECT pg_catalog.pg_try_advisory_lock(7300104, $1::oid::int8::bit(32)::int4)";
     Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
+}
+
+/// Ends server process `pid` if it is one of ours that holds the table, as [`try_lock`] takes it.
+pub async fn end_holder(client: &Client, table: Oid, pid: i32) -> Result<(), PgError> {
+    let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = $2 \
+               AND classid = 7300104 AND objid = $1 AND granted";
+    client.query(sql, &[&table, &pid]).await?;
+    Ok(())
 }

@@ -94,7 +94,7 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
     }
     state::set_progress(&job.session, job.oid, rows, None).await?;
     // This commit waits for the disk and so covers those of the copy, which did not.
-    state::set_state(&job.session, job.oid, RepackState::RowsCopied).await?;
+    state::set_rows_copied(&job.session, job.oid).await?;
     job.report.rows_copied = rows;
     job.report.copy_seconds = began.elapsed().as_secs_f64();
     Ok(())
@@ -113,7 +113,7 @@ pub(crate) async fn build_indexes(job: &mut Job<'_>) -> Result<(), RepackError> 
         indexes::build(&job.options.connect, &job.session, &plan.indexes, workers, memory).await?;
         finish_shadow(job).await
     };
-    let built = watch.over(beside(&mut following, work)).await;
+    let built = Box::pin(watch.over(beside(&mut following, work))).await;
     job.following = following;
     built?;
     job.report.index_seconds = began.elapsed().as_secs_f64();
@@ -259,7 +259,7 @@ pub(crate) async fn converge(job: &mut Job<'_>) -> Result<(), RepackError> {
                 if without_gain >= LOOKS_WITHOUT_GAIN {
                     return Err(RepackError::NotConverging {
                         table: table.clone(),
-                        seconds: check_time.as_secs() * u64::from(LOOKS_WITHOUT_GAIN),
+                        seconds: (check_time * LOOKS_WITHOUT_GAIN).as_secs(),
                         behind: smallest,
                     });
                 }

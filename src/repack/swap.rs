@@ -18,7 +18,7 @@ use crate::repack::error::RepackError;
 use crate::repack::fingerprint::{Fingerprint, fingerprint};
 use crate::repack::options::DeadlockResolution;
 use crate::repack::plan::RepackPlan;
-use crate::repack::shadow::publications;
+use crate::repack::shadow::{publications, relation_oid};
 use crate::repack::state;
 
 /// What one attempt needs.
@@ -26,6 +26,8 @@ use crate::repack::state;
 pub(crate) struct Attempt<'a> {
     pub(crate) table: &'a TableName,
     pub(crate) oid: Oid,
+    /// The server process of the session.
+    pub(crate) pid: i32,
     /// Slot and publication.
     pub(crate) slot: &'a str,
     pub(crate) plan: &'a RepackPlan,
@@ -50,11 +52,15 @@ pub(crate) enum Outcome {
     },
     /// A lock was not granted.
     Blocked(Blockers),
-    /// The last changes did not arrive in time.
-    NotDrained,
+    /// It was not done in time; this was being done.
+    OutOfTime(&'static str),
     /// The connection broke, or the server ended the session: what happened is to be read from the database.
     Lost(RepackError),
 }
+
+const READING: &str = "reading its definition";
+const DRAINING: &str = "waiting for its last changes";
+const EXCHANGING: &str = "exchanging the two tables";
 
 /// A clock on the server, in milliseconds.
 const CLOCK: &str = "SELECT pg_catalog.extract('epoch', pg_catalog.clock_timestamp()) * 1000";
@@ -70,7 +76,7 @@ impl Attempt<'_> {
     ) -> Result<Outcome, RepackError> {
         let deadline = Instant::now() + self.max_lock;
         let outcome = match self.lock(session, watcher, deadline).await {
-            Ok(Ok(locked_at)) => self.locked(session, following, deadline, locked_at).await,
+            Ok(Ok(locked_at)) => self.locked((session, watcher), following, deadline, locked_at).await,
             Ok(Err(blockers)) => Ok(Outcome::Blocked(blockers)),
             Err(error) => Err(error),
         };
@@ -107,12 +113,11 @@ impl Attempt<'_> {
                 sql.push_str(CLOCK);
             }
         }
-        let pid = backend_pid(session).await?;
         let mut seen = Blockers::default();
         let result = {
             let locking = timeout_at(deadline, session.simple_query(&sql));
             let patience = self.lock_timeout / 2;
-            let watching = blockers::watch(watcher, pid, self.resolution, patience, &mut seen);
+            let watching = blockers::watch(watcher, self.pid, self.resolution, patience, &mut seen);
             tokio::select! {
                 biased;
                 result = locking => result,
@@ -143,41 +148,49 @@ impl Attempt<'_> {
 
     async fn locked(
         &self,
-        session: &Session,
+        (session, watcher): (&Session, &Session),
         following: &mut Following,
         deadline: Instant,
         locked_at: f64,
     ) -> Result<Outcome, RepackError> {
         let Ok(now) = timeout_at(deadline, self.read(session)).await else {
-            return Ok(Outcome::NotDrained);
+            return Ok(Outcome::OutOfTime(READING));
         };
         let differences = self.before.differences(&fingerprint(&now?));
         if !differences.is_empty() {
             return Err(RepackError::Changed { table: self.table.clone(), differences });
         }
         let Ok(mark) = timeout_at(deadline, following.mark()).await else {
-            return Ok(Outcome::NotDrained);
+            return Ok(Outcome::OutOfTime(DRAINING));
         };
         let mark = mark?;
         if !following.reached(mark, deadline).await? {
-            return Ok(Outcome::NotDrained);
+            return Ok(Outcome::OutOfTime(DRAINING));
         }
         let mut sql = self.plan.exchange.join("; ");
         sql.push_str("; ");
         sql.push_str(&state::swapped_sql(self.oid));
         match timeout_at(deadline, session.batch_execute(&sql)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) if is_lock_failure(&error) => return Ok(Outcome::Blocked(Blockers::default())),
+            Ok(Err(error)) if is_canceled(&error) => return Ok(Outcome::OutOfTime(EXCHANGING)),
+            // Somebody uses the copy: a VACUUM, or a person who looks at it.
+            Ok(Err(error)) if is_lock_failure(&error) => {
+                let mut seen = Blockers::default();
+                if let Some(shadow) = relation_oid(watcher, &self.plan.shadow).await? {
+                    blockers::holders(watcher, &[shadow], &mut seen).await?;
+                }
+                return Ok(Outcome::Blocked(seen));
+            }
             Ok(Err(error)) => {
                 return Err(RepackError::Statement {
                     what: format!("exchanging {} and its rebuilt copy", self.table),
                     error: error.into(),
                 });
             }
-            Err(_) => return Ok(Outcome::NotDrained),
+            Err(_) => return Ok(Outcome::OutOfTime(EXCHANGING)),
         }
         let Ok(after) = timeout_at(deadline, self.read(session)).await else {
-            return Ok(Outcome::NotDrained);
+            return Ok(Outcome::OutOfTime(READING));
         };
         let differences = self.wanted.differences_in_exchange(&fingerprint(&after?));
         if !differences.is_empty() {
@@ -192,8 +205,9 @@ impl Attempt<'_> {
     }
 }
 
-/// How long an answer to COMMIT or ROLLBACK is waited for before the connection counts as lost.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long an answer to COMMIT or ROLLBACK is waited for before the connection counts as lost. A COMMIT that waits for a slow
+/// disk holds the lock all the same, and what it became is looked for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 fn no_answer() -> RepackError {
     RepackError::TimedOut {
@@ -202,7 +216,8 @@ fn no_answer() -> RepackError {
     }
 }
 
-async fn backend_pid(session: &Session) -> Result<i32, RepackError> {
+/// The server process of a session.
+pub(crate) async fn backend_pid(session: &Session) -> Result<i32, RepackError> {
     Ok(session.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?)
 }
 
@@ -212,6 +227,11 @@ fn is_lock_failure(error: &tokio_postgres::Error) -> bool {
             || *code == SqlState::T_R_DEADLOCK_DETECTED
             || *code == SqlState::QUERY_CANCELED
     })
+}
+
+/// By `statement_timeout`, which is the limit of the whole attempt.
+fn is_canceled(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
 }
 
 fn clock(messages: &[SimpleQueryMessage]) -> Result<f64, RepackError> {

@@ -1,5 +1,6 @@
 //! One table from the command to its report: attempts after lost connections, and what becomes of a failure.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -47,6 +48,7 @@ pub(crate) async fn run_table(
         Ok(outcome) => report.outcome = outcome,
         Err(error) => run.fail(goal, error, &mut report).await,
     }
+    report.ends_run = shown.ends.load(Ordering::Relaxed);
     report.total_seconds = started.elapsed().as_secs_f64();
     report
 }
@@ -144,12 +146,8 @@ impl<'a> Run<'a> {
         }
         *begun = Some(job.oid);
         job.report = report.clone();
-        let result = job.drive(goal).await;
+        let result = Box::pin(job.drive(goal)).await;
         *report = job.report.clone();
-        let result = match result {
-            Err(error) if error.advice() == RetryAdvice::Stop => Err(job.explain(error).await),
-            result => result,
-        };
         job.close(result).await
     }
 
@@ -167,6 +165,10 @@ impl<'a> Run<'a> {
     async fn open(&self, goal: Goal) -> Result<Option<Job<'a>>, RepackError> {
         let Run { options, table, events, stop, shown } = *self;
         let session = control_session(options).await?;
+        if state::exists(&session).await? {
+            // An earlier version may have made it.
+            state::ensure_table(&session).await?;
+        }
         let Some((oid, _)) = self.find(&session).await? else {
             let missing = RepackError::Missing { table: table.clone() };
             return if goal == Goal::Abort { Ok(None) } else { Err(missing) };

@@ -23,16 +23,32 @@ pub(crate) struct Shown {
     pub(crate) rows: AtomicI64,
     /// A person paused the copy.
     pub(crate) paused: AtomicBool,
+    /// A person asked the whole run to end, not this table alone.
+    pub(crate) ends: AtomicBool,
     /// A person asked for the swap that waits.
     pub(crate) swap: AtomicBool,
     /// Why the copy rests.
     pub(crate) resting: Mutex<Option<String>>,
+    /// Bytes of WAL a second that a person asked for, instead of those of the configuration.
+    pub(crate) wal_rate: Mutex<Option<Option<u64>>>,
 }
+
+/// How a request for another WAL rate begins; behind it stand bytes a second, or nothing for no limit.
+pub(crate) const THROTTLE: &str = "throttle";
 
 impl Shown {
     /// Why the copy rests, or that it does not.
     pub(crate) fn rest(&self, reason: Option<String>) {
         *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn limit(&self, rate: &str) {
+        *self.wal_rate.lock().unwrap_or_else(PoisonError::into_inner) = Some(rate.parse().ok());
+    }
+
+    /// Another limit of the WAL rate, once.
+    pub(crate) fn take_limit(&self) -> Option<Option<u64>> {
+        self.wal_rate.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn resting(&self) -> Option<String> {
@@ -90,9 +106,14 @@ impl Watch<'_> {
     async fn requests(&self) -> Result<(), RepackError> {
         let Some(request) = state::read_request(&self.session, self.oid).await? else { return Ok(()) };
         match request.as_str() {
-            "stop" => {
+            "stop" | "yield" => {
+                self.shown.ends.store(request == "stop", Ordering::Relaxed);
                 state::set_request(&self.session, self.oid, None).await?;
                 return Err(RepackError::Stopped);
+            }
+            throttle if throttle.starts_with(THROTTLE) => {
+                self.shown.limit(throttle.trim_start_matches(THROTTLE).trim());
+                state::set_request(&self.session, self.oid, None).await?;
             }
             "pause" => self.shown.paused.store(true, Ordering::Relaxed),
             "resume" => {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::view::{StreamState, StreamView};
 
 /// `stream_<source>__<target>.json`.
@@ -11,11 +13,21 @@ pub fn path(folder: &Path, source: &str, target: &str) -> PathBuf {
     folder.join(format!("stream_{source}__{target}.json"))
 }
 
+/// What the file holds.
+#[derive(Serialize, Deserialize)]
+struct Written<V> {
+    #[serde(flatten)]
+    view: V,
+    /// When the process began, in the kernel's clock ticks since the machine did: with the pid it names one process.
+    #[serde(default)]
+    began: Option<u64>,
+}
+
 /// Writes the file whole or not at all.
 pub fn write(folder: &Path, view: &StreamView) -> io::Result<()> {
     let path = path(folder, &view.source, &view.target);
     let draft = path.with_extension("json.new");
-    fs::write(&draft, serde_json::to_vec(view)?)?;
+    fs::write(&draft, serde_json::to_vec(&Written { view, began: view.pid.and_then(began) })?)?;
     fs::rename(draft, path)
 }
 
@@ -23,8 +35,9 @@ pub fn write(folder: &Path, view: &StreamView) -> io::Result<()> {
 /// or `failed` where it ended with an error.
 pub fn read(folder: &Path, source: &str, target: &str) -> Option<StreamView> {
     let text = fs::read(path(folder, source, target)).ok()?;
-    let mut view: StreamView = serde_json::from_slice(&text).ok()?;
-    if !view.pid.is_some_and(is_alive) {
+    let Written { mut view, began: then } = serde_json::from_slice::<Written<StreamView>>(&text).ok()?;
+    let now = view.pid.and_then(began);
+    if now.is_none() || now != then {
         view.pid = None;
         if view.state != StreamState::Failed {
             view.state = StreamState::Stopped;
@@ -33,14 +46,36 @@ pub fn read(folder: &Path, source: &str, target: &str) -> Option<StreamView> {
     Some(view)
 }
 
-/// The process exists and is ours (`/proc` on Linux; a reused pid of another program does not count).
-fn is_alive(pid: u32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains("repcloud"))
+/// When a process began; `None` when there is none of this number, or it has ended and nobody has noticed (a zombie).
+fn began(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything; behind it stand the state and, as field 22 of proc(5), the beginning.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X" | "x") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pid_that_another_process_has_now_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = Some(std::process::id());
+        let view = StreamView { source: "a".into(), target: "b".into(), pid, ..StreamView::default() };
+        write(folder.path(), &view).unwrap();
+        assert_eq!(read(folder.path(), "a", "b").and_then(|v| v.pid), pid);
+        let file = path(folder.path(), "a", "b");
+        let mut written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        written["began"] = (written["began"].as_u64().unwrap() - 1).into();
+        fs::write(&file, written.to_string()).unwrap();
+        assert_eq!(read(folder.path(), "a", "b").and_then(|v| v.pid), None);
+    }
 
     #[test]
     fn a_file_of_a_dead_process_says_so() {

@@ -7,6 +7,7 @@ mod support;
 
 mod cases;
 mod commands;
+mod control;
 mod crash;
 mod demo;
 mod followed;

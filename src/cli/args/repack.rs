@@ -31,6 +31,21 @@ pub struct ControlArgs {
     pub connection: Option<String>,
 }
 
+/// Options of `throttle`.
+#[derive(Debug, Clone, Args)]
+pub struct ThrottleArgs {
+    /// Which processes
+    #[command(flatten)]
+    pub whose: ControlArgs,
+    /// Most WAL the server may write a second (B, kB, MB, GB) for the copy to go on, or off
+    #[arg(long, value_name = "BYTES|off", value_parser = rate)]
+    pub max_wal_rate: Rate,
+}
+
+/// A limit that may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<u64>);
+
 /// Options of `repack`, `swap` and `abort`.
 #[derive(Debug, Clone, Args)]
 pub struct RepackArgs {
@@ -145,6 +160,13 @@ fn size(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| "expected a size above zero, like 1073741824 or 1GB".to_owned())
 }
 
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "off" {
+        return Ok(Rate(None));
+    }
+    size(text).map(|bytes| Rate(Some(bytes)))
+}
+
 fn window(text: &str) -> Result<Window, String> {
     text.parse().map_err(str::to_owned)
 }
@@ -185,6 +207,8 @@ mod tests {
             "repcloud resume --source prod",
             "repcloud stop",
             "repcloud stop_repack --connection prod",
+            "repcloud throttle --connection prod --max-wal-rate 10MB",
+            "repcloud throttle --max-wal-rate off",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -208,6 +232,8 @@ mod tests {
             "repcloud repack --window 22-5",
             "repcloud repack --follow",
             "repcloud pause --source a --connection b",
+            "repcloud throttle --connection prod",
+            "repcloud throttle --max-wal-rate 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

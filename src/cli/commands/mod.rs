@@ -1,6 +1,7 @@
 //! One file for each command: from its options to the rooms below and back to words.
 
 pub mod completions;
+pub mod control;
 pub mod demo;
 pub mod doctor;
 pub mod drop_table;

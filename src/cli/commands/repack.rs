@@ -1,11 +1,11 @@
-//! `repack`, `prepare`, `swap`, `abort`, `create-schema`, `drop-schema`, `pause`, `resume`, `stop`.
+//! `repack`, `prepare`, `swap`, `abort`, `create-schema`, `drop-schema`.
 
 use std::fmt::Write as _;
 
 use tokio::sync::watch;
 
 use super::dry_run;
-use crate::cli::args::{ConnectionArgs, ControlArgs, PrepareArgs, RepackArgs};
+use crate::cli::args::{ConnectionArgs, OnFailureArg, PrepareArgs, RepackArgs};
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
 use crate::cli::wiring::{block_on, connection_events, repack as options_of, repack_of};
@@ -48,12 +48,33 @@ pub fn prepare(context: &Context, args: &PrepareArgs) -> Result<Exit, Failure> {
 
 /// Exchanges what is prepared.
 pub fn swap(context: &Context, args: &RepackArgs) -> Result<Exit, Failure> {
+    without_effect(args, "swap", &[])?;
     tables(context, args, Work::Swap)
 }
 
 /// Undoes what is unfinished.
 pub fn abort(context: &Context, args: &RepackArgs) -> Result<Exit, Failure> {
+    let abort_only =
+        [("--window", args.window.is_some()), ("--on-failure", args.on_failure != OnFailureArg::Keep)];
+    without_effect(args, "abort", &abort_only)?;
     tables(context, args, Work::Abort)
+}
+
+/// Options that the command shares with `repack` and that would promise what it does not do.
+fn without_effect(args: &RepackArgs, command: &str, more: &[(&str, bool)]) -> Result<(), Failure> {
+    let shared = [
+        ("--dry-run", args.dry_run),
+        ("--postpone-swap", args.postpone_swap),
+        ("--min-bloat", args.min_bloat.is_some()),
+        ("--min-size", args.min_size.is_some()),
+    ];
+    let given: Vec<&str> =
+        shared.iter().chain(more).filter(|(_, given)| *given).map(|(option, _)| *option).collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    let problem = format!("`repcloud {command}` knows no {}", given.join(", "));
+    Err(Failure::usage(problem).hint("it takes the unfinished repacks of --connection, --table and --schema"))
 }
 
 fn tables(context: &Context, args: &RepackArgs, work: Work) -> Result<Exit, Failure> {
@@ -70,6 +91,9 @@ fn tables(context: &Context, args: &RepackArgs, work: Work) -> Result<Exit, Fail
                     tracing::error!("{}: {error}", options.connection);
                 }
                 failure = failure.or(Some(repack_failure(error)));
+            }
+            if reports.last().is_some_and(|report| report.ends_run) {
+                break;
             }
         }
         match (failure, shutdown.asked()) {
@@ -218,28 +242,6 @@ pub fn drop_schema(context: &Context, args: &ConnectionArgs) -> Result<Exit, Fai
         let events = connection_events(&connection.name);
         block_on(async { repack::drop_schema(&options, &events).await.map_err(repack_failure) })?;
         tracing::info!("{}: nothing of repcloud is left", connection.name);
-    }
-    Ok(Exit::Done)
-}
-
-/// Asks running repacks for something.
-pub fn control(context: &Context, args: &ControlArgs, request: &'static str) -> Result<Exit, Failure> {
-    if args.source.is_some() {
-        return Err(Failure::not_built(&format!("{request} --source"))
-            .hint("a stream ends in order when its process gets SIGTERM or SIGINT"));
-    }
-    let mut asked = Vec::new();
-    for connection in context.connections(args.connection.as_deref())? {
-        let options = repack_of(connection);
-        let tables = block_on(async { repack::control(&options, request).await.map_err(repack_failure) })?;
-        asked.extend(tables.into_iter().map(|table| format!("{}: {table}", connection.name)));
-    }
-    if context.output.json {
-        context.output.document(&serde_json::json!({ "request": request, "asked": asked }))?;
-    } else if asked.is_empty() {
-        context.output.text("no process repacks a table now\n")?;
-    } else {
-        context.output.text(&format!("asked to {request}: {}\n", asked.join(", ")))?;
     }
     Ok(Exit::Done)
 }

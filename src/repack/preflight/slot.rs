@@ -19,7 +19,7 @@ use crate::repack::options::RepackOptions;
 const CHECK: &str = "slot";
 
 /// How long the slot that is tried may wait for running transactions.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(3);
 
 /// Makes a temporary slot for pgoutput, and drops it.
 pub async fn check(

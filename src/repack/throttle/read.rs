@@ -47,6 +47,12 @@ impl Throttle {
         Throttle { options, wal: None, wal_rate: None, last: None }
     }
 
+    /// Another limit of the WAL rate, in bytes a second; `None`: no limit.
+    pub fn set_max_wal_rate(&mut self, limit: Option<u64>) {
+        self.options.max_wal_rate = limit;
+        self.last = None;
+    }
+
     /// Why the copy should pause now; `None`: it should not. What cannot be told is a reason to pause; only a lost
     /// connection and the like are errors. Asked again at once, it answers as before.
     pub async fn reason(&mut self, session: &Session) -> Result<Option<String>, AskError> {

@@ -1,10 +1,16 @@
 //! Cases of repack without code: the folders `tests/cases/repack_*`, one test each.
 //!
-//! A case is `create.sql` (run by the owner, table `t` among it), `during.sql` (may be missing) and `expect.toml` (see [`Case`]).
-//! It is run three times, on a server each: with the changes of `during.sql` made while the copy is held up, so that they are replayed
-//! over copied rows, the same from a slot with wal2json, and made while the copy is complete and waits for the exchange.
+//! A case is `create.sql` (run by the owner, table `t` among it), `before.sql` and `during.sql` (may be missing) and `expect.toml`
+//! (see [`Case`]). It is run three times, on a server each: with the changes of `during.sql` made while the copy is held up, so that
+//! they are replayed over copied rows, the same from a slot with wal2json, and made while the copy is complete and waits for the
+//! exchange.
 //!
-//! `-- @NAME ROLE` at the beginning of a line of `during.sql`: what follows is done by this role, in the session of this name.
+//! The sessions of `before.sql` are open, in a transaction perhaps, when the repack begins, and go on in `during.sql`. Where there
+//! are any, `during.sql` is run as soon as the slot is asked for: the server makes it only after the end of transactions that
+//! write.
+//!
+//! `-- @NAME ROLE` at the beginning of a line of these two: what follows is done by this role, in the session of this name.
+//! `-- @told`: waits until the repack has told what `tells` lists.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +21,7 @@ use super::{LIMIT, Live, connect};
 use crate::cases::{shown, statements};
 use crate::support::cluster::has_wal2json;
 use crate::support::db::Db;
-use crate::support::process::Finished;
+use crate::support::process::{Finished, Running};
 use crate::support::wait::until;
 
 const TABLE: &str = "public.t";
@@ -47,7 +53,13 @@ cases! {
     repack_function_refused
     repack_inheritance_refused
     repack_key_change
+    repack_killed_then_aborted
+    repack_killed_then_repacked
+    repack_matview_refused
     repack_nested_trigger
+    repack_open_elsewhere
+    repack_open_large
+    repack_open_overlap
     repack_order_of_actions
     repack_partition_refused
     repack_replica_role
@@ -78,6 +90,11 @@ struct Case {
     /// What the report's reason must say.
     #[serde(default)]
     says: Vec<String>,
+    /// `repack` or `abort`: the process is killed after the changes (`kill -9`), and this is what is typed next.
+    killed: Option<String>,
+    /// What the repack must tell before what stands below `-- @told` is done.
+    #[serde(default)]
+    tells: Vec<String>,
     /// Rows are other ones afterwards, because the settings ask for it.
     #[serde(default)]
     rows_change: bool,
@@ -116,10 +133,28 @@ fn every_case_is_listed() {
     assert_eq!(found, LISTED, "left: folders of tests/cases, right: the list in tests/it/repack/cases.rs");
 }
 
+/// A case's files, read.
+struct Files {
+    case: Case,
+    create: String,
+    before: String,
+    during: String,
+}
+
+impl Files {
+    fn read(name: &str) -> Files {
+        let read = |file: &str| std::fs::read_to_string(folder().join(name).join(file)).unwrap_or_default();
+        let case = toml::from_str(&read("expect.toml")).unwrap_or_else(|e| panic!("{name}/expect.toml: {e}"));
+        Files { case, create: read("create.sql"), before: read("before.sql"), during: read("during.sql") }
+    }
+}
+
+/// The sessions of a case, by name.
+type Sessions = BTreeMap<String, Db>;
+
 async fn run(name: &str, way: Way) {
-    let read = |file: &str| std::fs::read_to_string(folder().join(name).join(file)).unwrap_or_default();
-    let case: Case =
-        toml::from_str(&read("expect.toml")).unwrap_or_else(|e| panic!("{name}/expect.toml: {e}"));
+    let files = Files::read(name);
+    let case = &files.case;
     if way == Way::Json && (case.exit == 3 || !has_wal2json()) {
         return;
     }
@@ -127,68 +162,109 @@ async fn run(name: &str, way: Way) {
     if way == Way::Json {
         settings.push_str("\nplugin = \"wal2json\"\nallow_lossy_numbers = true\n");
     }
-    let Live { cluster, owner, admin, program } = Live::new(&read("create.sql"), &settings).await;
+    let Live { cluster, owner, admin, program } = Live::new(&files.create, &settings).await;
     let hold = program.home().join("hold");
     program.write("config/table_conf/default_live.toml", &case.table_conf);
     let live = Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) };
-    let before = live.admin.table_hash(TABLE).await;
     if case.exit == 3 {
-        let (finished, reports) = live.repack(&["--table", TABLE]);
-        let reason = reports.iter().map(|report| report["reason"].to_string()).collect::<String>();
-        check(&case, &finished, &reason);
-        assert_eq!(live.admin.table_hash(TABLE).await, before);
-        return assert_untouched(&live).await;
+        refused(&live, case).await;
+    } else {
+        let expected = carried_out(&live, &files, &hold, way).await;
+        if !case.rows_change {
+            assert_eq!(live.admin.table_hash(TABLE).await, expected, "{way:?}: rows, md5");
+        }
+        live.assert_clean().await;
     }
-    let during = read("during.sql");
-    let finished = match way {
-        Way::Copying | Way::Json => while_copying(&live, &hold, &during, &case).await,
-        Way::Waiting => while_waiting(&live, &during, &case).await,
-    };
-    check(&case, &finished, &finished.stdout);
-    live.assert_clean().await;
     for Query { sql, result } in &case.query {
         assert_eq!(&shown(live.admin.query_text(sql).await), result, "{way:?}: {sql}");
     }
 }
 
-async fn while_copying(live: &Live, hold: &Path, during: &str, case: &Case) -> Finished {
-    std::fs::write(hold, "").unwrap();
-    let running = live.program.spawn(&["repack", "--json", "--table", TABLE, "--verify", "full"]);
-    until("the copy is held up", LIMIT, || async {
-        live.state().await == "shadow_ready"
-            && live.admin.value("SELECT count(*) FROM pg_replication_slots").await == "1"
+async fn refused(live: &Live, case: &Case) {
+    let before = live.admin.table_hash(TABLE).await;
+    let (finished, reports) = live.repack(&["--table", TABLE]);
+    let reason = reports.iter().map(|report| report["reason"].to_string()).collect::<String>();
+    check(case, &finished, &reason);
+    assert_eq!(live.admin.table_hash(TABLE).await, before);
+    assert_untouched(live).await;
+}
+
+/// Repacks, with the changes on the way; what the table held after them.
+async fn carried_out(live: &Live, files: &Files, hold: &Path, way: Way) -> String {
+    let Files { case, before, during, .. } = files;
+    let mut sessions = Sessions::new();
+    change(live, before, &mut sessions).await;
+    let told = |running: &Running| {
+        let stderr = running.stderr();
+        case.tells.iter().all(|text| stderr.contains(text))
+    };
+    let running = match way {
+        Way::Copying | Way::Json => {
+            std::fs::write(hold, "").unwrap();
+            live.program.spawn(&["repack", "--json", "--table", TABLE, "--verify", "full"])
+        }
+        Way::Waiting => live.program.spawn(&["repack", "--json", "--table", TABLE, "--postpone-swap"]),
+    };
+    if !sessions.is_empty() {
+        slot_is_asked_for(live).await;
+        let (first, then) = during.split_once("-- @told\n").unwrap_or((during, ""));
+        change(live, first, &mut sessions).await;
+        if !then.is_empty() {
+            until("it is told", LIMIT, || async { told(&running) }).await;
+            change(live, then, &mut sessions).await;
+        }
+    }
+    match way {
+        Way::Copying | Way::Json => {
+            until("the copy is held up", LIMIT, || async {
+                live.state().await == "shadow_ready" && live.admin.value(HELD).await == "1"
+            })
+            .await;
+        }
+        Way::Waiting => until("it is ready", LIMIT, || async { live.state().await == "verified" }).await,
+    }
+    if sessions.is_empty() {
+        change(live, during, &mut sessions).await;
+    }
+    drop(sessions);
+    let expected = live.admin.table_hash(TABLE).await;
+    let finished = end(live, case, running, hold, way);
+    check(case, &finished, &finished.stdout);
+    expected
+}
+
+/// A slot whose snapshot is held: rows are being copied.
+const HELD: &str = "SELECT count(*) FROM repcloud.repack WHERE copied_at_lsn > '0/0'";
+
+async fn slot_is_asked_for(live: &Live) {
+    until("the slot is asked for", LIMIT, || async {
+        let slots =
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'repcloud\\_repack\\_%' AND active";
+        live.admin.value(slots).await == "1"
     })
     .await;
-    change(live, during).await;
-    let expected = live.admin.table_hash(TABLE).await;
-    std::fs::remove_file(hold).unwrap();
-    let finished = running.wait(LIMIT);
-    assert_rows(live, case, &expected).await;
-    finished
 }
 
-async fn while_waiting(live: &Live, during: &str, case: &Case) -> Finished {
-    let running = live.program.spawn(&["repack", "--json", "--table", TABLE, "--postpone-swap"]);
-    until("it is ready", LIMIT, || async { live.state().await == "verified" }).await;
-    change(live, during).await;
-    let expected = live.admin.table_hash(TABLE).await;
-    let swap = live.command("swap", &["--table", TABLE]).0;
-    let finished = running.wait(LIMIT);
-    assert_eq!(swap.code(), case.exit, "{swap:?}, asked of {finished:?}");
-    assert_rows(live, case, &expected).await;
-    finished
-}
-
-async fn assert_rows(live: &Live, case: &Case, expected: &str) {
-    if !case.rows_change {
-        assert_eq!(live.admin.table_hash(TABLE).await, expected, "rows, md5");
+/// How it comes to its end once the changes are made.
+fn end(live: &Live, case: &Case, running: Running, hold: &Path, way: Way) -> Finished {
+    if let Some(command) = &case.killed {
+        running.kill();
+        let _may_be_missing = std::fs::remove_file(hold);
+        return live.command(command, &["--table", TABLE]).0;
     }
+    match way {
+        Way::Copying | Way::Json => std::fs::remove_file(hold).unwrap(),
+        Way::Waiting => {
+            let swap = live.command("swap", &["--table", TABLE]).0;
+            assert_eq!(swap.code(), case.exit, "{swap:?}, asked of {}", running.stderr());
+        }
+    }
+    running.wait(LIMIT)
 }
 
-/// Runs `during.sql`; all its sessions end with it.
-async fn change(live: &Live, during: &str) {
-    let mut sessions: BTreeMap<String, Db> = BTreeMap::new();
-    for part in format!("\n{during}").split("\n-- @").skip(1) {
+/// Runs statements, each part in its own session.
+async fn change(live: &Live, statements_of_sessions: &str, sessions: &mut Sessions) {
+    for part in format!("\n{statements_of_sessions}").split("\n-- @").skip(1) {
         let (head, body) = part.split_once('\n').unwrap();
         let (name, role) = head.split_once(' ').unwrap();
         if !sessions.contains_key(name) {

@@ -2,11 +2,18 @@
 
 mod basic;
 mod cases;
+mod company;
+mod control;
+mod ddl;
 mod interrupted;
+mod leftovers;
 mod load;
 mod options;
+mod settings;
+mod under_lock;
 mod ways;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use repcloud::cluster::Cluster;
@@ -15,6 +22,7 @@ use serde_json::Value;
 use crate::support::cluster::builder;
 use crate::support::db::Db;
 use crate::support::process::{Finished, Repcloud};
+use crate::support::wait::until;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(45);
 
@@ -51,6 +59,24 @@ impl Live {
         );
         let program = Repcloud::new(&config);
         Live { cluster, owner, admin, program }
+    }
+
+    /// The same, with a file: as long as it is there the copy rests.
+    pub(crate) async fn held(schema: &str, settings: &str) -> (Live, PathBuf) {
+        let settings = format!("throttle_file = \"env:HOLD\"\n{settings}");
+        let Live { cluster, owner, admin, program } = Live::new(schema, &settings).await;
+        let hold = program.home().join("hold");
+        std::fs::write(&hold, "").unwrap();
+        (Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) }, hold)
+    }
+
+    /// Waits until the copy rests because of the file.
+    pub(crate) async fn copy_rests(&self) {
+        until("the copy rests", LIMIT, || async {
+            self.state().await == "shadow_ready"
+                && self.admin.value("SELECT throttled_by LIKE 'throttle_file%' FROM repcloud.repack WHERE state = 'shadow_ready'").await == "t"
+        })
+        .await;
     }
 
     /// A session of another role.

@@ -28,6 +28,8 @@ async fn the_fillfactor_of_the_innermost_level_holds() {
     let live = Live::new(ORDERS, "").await;
     for (text, expected) in [
         (all.to_owned(), "{fillfactor=90}"),
+        (schema.to_owned(), "{fillfactor=80}"),
+        (table.to_owned(), "{fillfactor=70}"),
         (format!("{all}{schema}"), "{fillfactor=80}"),
         (format!("{all}{schema}{table}"), "{fillfactor=70}"),
     ] {

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod db;
 pub(crate) mod owner;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod stream;
 pub(crate) mod wait;
 

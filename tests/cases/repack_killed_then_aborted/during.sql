@@ -1,0 +1,4 @@
+-- @one writer
+UPDATE t SET v = 2 WHERE id <= 100;
+DELETE FROM t WHERE id > 400;
+INSERT INTO t VALUES (1001, 3);

@@ -1,0 +1,3 @@
+-- @idle writer
+BEGIN;
+INSERT INTO other VALUES (1);

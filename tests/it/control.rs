@@ -1,0 +1,70 @@
+//! `pause`, `resume` and `stop` of running streams.
+
+use crate::support::stream::{LIMIT, Stream};
+use crate::support::wait::until;
+
+const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10)";
+const ENTRY: &str = "mode = \"dml\"\ntables = [\"public.t\"]";
+const COUNT: &str = "SELECT count(*) FROM t";
+
+fn ask(stream: &Stream, command: &str) -> Vec<String> {
+    let told = stream.program.json(&[command, "--source", "prod"], LIMIT);
+    assert_eq!(told["request"], command);
+    told["asked"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+fn state(stream: &Stream) -> String {
+    stream.program.json(&["status"], LIMIT)["streams"][0]["state"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_paused_stream_keeps_its_place_and_goes_on() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
+    until("it streams", LIMIT, async || state(&stream) == "streaming").await;
+    assert_eq!(ask(&stream, "pause"), ["prod → copy"]);
+    until("it rests", LIMIT, async || state(&stream) == "paused").await;
+    stream.source.exec("INSERT INTO t VALUES (11)").await;
+    assert!(running.is_running());
+    assert_eq!(
+        stream.source.value("SELECT count(*) FROM pg_replication_slots WHERE active").await,
+        "0",
+        "nobody reads"
+    );
+    assert_eq!(stream.target.value(COUNT).await, "10");
+    let other = stream.program.run(&["skip", "--source", "prod", "--lsn", "F/0"], LIMIT).expect_code(1);
+    assert!(other.stderr.contains("another process"), "{other:?}");
+    assert_eq!(ask(&stream, "resume"), ["prod → copy"]);
+    until("the change arrives", LIMIT, async || stream.target.value(COUNT).await == "11").await;
+    running.terminate();
+    running.wait(LIMIT).expect_code(0);
+}
+
+#[tokio::test]
+async fn a_stream_is_stopped_and_what_was_asked_of_it_is_not_asked_of_the_next() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    assert_eq!(ask(&stream, "stop"), [""; 0], "nothing runs");
+    for paused in [false, true] {
+        let running = stream.program.spawn(&["stream", "--source", "prod"]);
+        until("it streams", LIMIT, async || state(&stream) == "streaming").await;
+        if paused {
+            ask(&stream, "pause");
+            until("it rests", LIMIT, async || state(&stream) == "paused").await;
+        }
+        assert_eq!(ask(&stream, "stop"), ["prod → copy"]);
+        let ended = running.wait(LIMIT).expect_code(0);
+        assert!(ended.stderr.contains("start it again to go on"), "{ended:?}");
+        assert_eq!(state(&stream), "stopped");
+    }
+    stream.source.exec("INSERT INTO t VALUES (11)").await;
+    stream.catch_up();
+    assert_eq!(stream.target.value(COUNT).await, "11");
+}
+
+#[tokio::test]
+async fn a_throttled_stream_is_a_wrong_command_line() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    let arguments = ["throttle", "--source", "prod", "--max-wal-rate", "1MB"];
+    let refused = stream.program.run(&arguments, LIMIT).expect_code(2);
+    assert!(refused.stderr.contains("pause --source"), "{refused:?}");
+}
