@@ -119,8 +119,9 @@ async fn writer(world: &World, database: &str) -> Db {
 
 /// Insert, update, delete, a changed key and a hot row, over rows 1 to 2000; the same on both sides.
 fn changes(number: u64) -> String {
-    // Every row meets every kind of change in turn, so that rows come and go for ever.
-    let row = (number / 5 + number % 5 * 137).wrapping_mul(2_654_435_761) % 2000 + 1;
+    // Every row meets every kind of change in turn, so that rows come and go for ever: soon after its end it is made again, so
+    // that most are there at any time, however many changes there were.
+    let row = (number / 5 + (4 - number % 5) * 137).wrapping_mul(2_654_435_761) % 2000 + 1;
     let make = format!(
         "insert into t select x, 'K' || x, 'made {number}' from (select {row} as x) r \
          where not exists (select from t where n = {row})"
