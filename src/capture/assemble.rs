@@ -127,10 +127,11 @@ impl Assembler {
             }
             // Our own catalog reads know the types by name.
             Message::Type(_) => {}
+            // Nothing of that transaction was sent: streaming is not asked for, and PostgreSQL 18 says it all the same.
+            Message::StreamAbort(_) => {}
             Message::StreamStart { .. }
             | Message::StreamStop
             | Message::StreamCommit { .. }
-            | Message::StreamAbort(_)
             | Message::StreamPrepare(_)
             | Message::BeginPrepare(_)
             | Message::Prepare(_)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use repcloud::cluster::Cluster;
 use serde::Deserialize;
 
-use crate::support::cluster::{Pair, has_wal2json};
+use crate::support::cluster::{Pair, has_wal2json, major};
 use crate::support::db::Db;
 use crate::support::process::{Finished, Repcloud};
 use crate::support::stream::LIMIT;
@@ -42,6 +42,7 @@ cases! {
     foreign_keys_circle_refused
     foreign_keys_restricted
     generated_columns
+    generated_columns_full
     identities
     identity_columns
     identity_refused
@@ -87,6 +88,8 @@ struct Case {
     /// Roles that both servers get before anything else: `name options`.
     #[serde(default)]
     roles: Vec<String>,
+    /// Holds on servers before this major version.
+    before: Option<u32>,
     /// Why it cannot be run with wal2json.
     wal2json_cannot: Option<String>,
     /// Who reads the source, and who writes the target.
@@ -253,6 +256,9 @@ impl Way {
 
 fn run_case(name: &str) {
     let files = Files::read(name);
+    if files.case.before.is_some_and(|before| major() >= before) {
+        return;
+    }
     let pair = Pair::start();
     for role in &files.case.roles {
         for cluster in [&pair.source, &pair.target] {

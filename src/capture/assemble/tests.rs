@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decode::pgoutput::Decoder;
+use crate::decode::pgoutput::{Decoder, StreamAbort};
 use crate::model::{OldTuple, PgTimestamp, RelationColumn, ReplicaIdentity, RetryAdvice, TableName, Value};
 
 fn options(max_changes: usize, max_bytes: usize) -> AssembleOptions {
@@ -281,6 +281,15 @@ fn contradictions_are_named() {
     assembler.keepalive(Lsn(200));
     let error = assembler.push(begin(7, 100)).unwrap_err();
     assert_eq!(error, AssembleError::OutOfOrder { xid: 7, commit_lsn: Lsn(100), after: Lsn(200) });
+}
+
+#[test]
+fn a_rollback_that_the_server_announces_changes_nothing() {
+    let abort = StreamAbort { xid: 9, subxid: 9, abort: None };
+    let mut assembler = unlimited();
+    feed(&mut assembler, [described(1, 1), begin(7, 100), insert(1, "a"), commit(100, 110)]);
+    feed(&mut assembler, [Message::StreamAbort(abort), begin(8, 120), insert(1, "b"), commit(120, 130)]);
+    assert_eq!(spans(&assembler.take()), [(7, 0..1, Some(110)), (8, 1..2, Some(130))]);
 }
 
 /// Pushes a recorded stream; the transactions that arrived, and the error that ended it.

@@ -60,8 +60,9 @@ impl Decoder {
     /// Whether a message that starts with `tag` may come now.
     fn checked(&self, tag: u8) -> Result<(), Problem> {
         let needs = match tag {
-            b'I' | b'U' | b'D' | b'B' | b'C' | b'O' | b'R' | b'Y' | b'T' | b'M' => 1,
-            b'S' | b'E' | b'c' | b'A' => 2,
+            // PostgreSQL 18 sends Stream Abort whatever was asked for (`proto-notes/pgoutput.md`).
+            b'I' | b'U' | b'D' | b'B' | b'C' | b'O' | b'R' | b'Y' | b'T' | b'M' | b'A' => 1,
+            b'S' | b'E' | b'c' => 2,
             b'b' | b'P' | b'K' | b'r' | b'p' => 3,
             _ => return Err(Problem::Unknown { what: "message type", value: tag }),
         };

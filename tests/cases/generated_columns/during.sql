@@ -11,5 +11,3 @@ UPDATE plain_here SET sum = 7 WHERE id = 2;
 UPDATE plain_here SET id = 102 WHERE id = 3;
 INSERT INTO plain_there VALUES (11, 11);
 UPDATE plain_there SET a = 100 WHERE id = 1;
-UPDATE by_full SET a = 100 WHERE id = 1;
-DELETE FROM by_full WHERE id = 3;
