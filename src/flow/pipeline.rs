@@ -112,7 +112,7 @@ impl Pipeline {
 }
 
 /// Changes the reader hands on at once, at most.
-const BATCH_CHANGES: usize = 2_500;
+pub(crate) const BATCH_CHANGES: usize = 2_500;
 
 /// Starts reading `slot` at `from`, as `reading` says, in batches that a group of `limits` can hold. `source` is asked how long the
 /// server waits for a sign of life.

@@ -76,7 +76,7 @@ pub async fn check_server(
     options: &RepackOptions,
 ) -> Result<Vec<Finding>, PreflightError> {
     let server = server::read(session).await?;
-    let mut findings = server::judge(&server);
+    let mut findings = server::judge(&server, &options.settings.capture.ways());
     findings.extend(limits::judge(&server, &options.settings));
     findings.extend(publications::check(session).await?);
     findings.extend(throttle::check(session, &options.settings.throttle).await?);
