@@ -153,3 +153,46 @@ async fn abort_and_drop_schema_leave_nothing_while_writers_run() {
         "0"
     );
 }
+
+/// Transactions that were not flushed are undone by a crash, and their ids are given again. What was applied must be none of them.
+#[tokio::test]
+async fn crashes_of_the_source_under_asynchronous_writers_lose_and_repeat_nothing() {
+    let Live { mut cluster, owner, admin, program } = Live::new(SMALL, "capture = \"trigger\"").await;
+    admin.exec("ALTER ROLE app NOREPLICATION").await;
+    admin.exec("ALTER SYSTEM SET wal_writer_delay = '10s'").await;
+    admin.exec("SELECT pg_reload_conf()").await;
+    drop(owner);
+    let running = program.spawn(&[T, &["--postpone-swap"]].concat());
+    let changes = "SELECT coalesce((SELECT changes FROM repcloud.checkpoint WHERE target = '(repack)' AND phase = 'ready'), 0)";
+    let ready = "SELECT count(*) FROM pg_tables WHERE tablename = 'repack' AND schemaname = 'repcloud'";
+    until("its state is there", LIMIT, || async { admin.value(ready).await == "1" }).await;
+    let state = "SELECT coalesce((SELECT state FROM repcloud.repack), '')";
+    until("it is ready", LIMIT, || async { admin.value(state).await == "verified" }).await;
+    drop(admin);
+    for round in 0..4 {
+        let (watcher, writer) = (connect(&cluster, "postgres").await, connect(&cluster, "writer").await);
+        writer.exec("SET synchronous_commit = off").await;
+        let before: i64 = watcher.value(changes).await.parse().unwrap();
+        for i in 0..60 {
+            writer.exec(&format!("UPDATE t SET v = '{round} {i}' WHERE id = {}", 2 * i + 1)).await;
+            writer.exec(&format!("INSERT INTO t (id, v) VALUES ({}, 'new')", 100_000 + round * 1000 + i)).await;
+        }
+        until("some of it is applied", LIMIT, || async {
+            watcher.value(changes).await.parse::<i64>().unwrap() > before
+        })
+        .await;
+        for i in 0..20 {
+            writer.exec(&format!("UPDATE t SET v = 'perhaps lost' WHERE id = {}", 2 * i + 1)).await;
+        }
+        drop((watcher, writer));
+        cluster.kill().unwrap();
+        cluster.start().unwrap();
+    }
+    let (owner, admin) = (connect(&cluster, "app").await, connect(&cluster, "postgres").await);
+    let live = Live { cluster, owner, admin, program };
+    let expected = live.admin.table_hash("public.t").await;
+    live.command("swap", &["--table", "public.t"]).0.expect_code(0);
+    running.wait(LIMIT).expect_code(0);
+    assert_eq!(live.admin.table_hash("public.t").await, expected);
+    live.assert_clean().await;
+}
