@@ -94,7 +94,7 @@ pub async fn check_table(
     table: &TableFacts,
 ) -> Result<Vec<Finding>, PreflightError> {
     let server = server::read(session).await?;
-    let mut findings = kind::check(session, table).await?;
+    let mut findings = kind::check(session, table, &options.settings.capture.ways()).await?;
     findings.extend(rights::check(session, table, &server).await?);
     findings.extend(leftovers::check(session, options, table).await?);
     findings.extend(transactions::check(session, table, OLD).await?);
