@@ -45,6 +45,8 @@ const PURE: &[&str] = &[
     "catalog/diff.rs",
     "capture/assemble.rs",
     "capture/publish.rs",
+    "capture/trigger/ddl.rs",
+    "capture/trigger/rows.rs",
     "copy/chunk.rs",
     "apply/route.rs",
     "apply/plan.rs",

@@ -31,9 +31,6 @@ impl fmt::Display for Way {
     }
 }
 
-/// True once a stream or a repack can be read from triggers: until then nothing can follow [`Way::Triggers`].
-pub const TRIGGERS_ARE_BUILT: bool = false;
-
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Asked {
@@ -42,6 +39,8 @@ pub enum Asked {
     Auto,
     /// A slot, or nothing.
     Slot,
+    /// Triggers, whatever a slot would do.
+    Trigger,
 }
 
 /// How a connection's changes are to be read.
@@ -59,6 +58,7 @@ impl CaptureOptions {
     /// The ways to try, the best first. Pure.
     pub fn ways(&self) -> Vec<Way> {
         match (self.asked, self.plugin) {
+            (Asked::Trigger, _) => vec![Way::Triggers],
             (Asked::Slot, plugin) => vec![Way::Slot(plugin.unwrap_or_default())],
             (Asked::Auto, Some(plugin)) => vec![Way::Slot(plugin), Way::Triggers],
             (Asked::Auto, None) => {
@@ -222,6 +222,7 @@ mod tests {
         assert_eq!(ways(Asked::Auto, None), [pgoutput, wal2json, Way::Triggers]);
         assert_eq!(ways(Asked::Auto, Some(Plugin::Wal2json)), [wal2json, Way::Triggers]);
         assert_eq!(ways(Asked::Slot, None), [pgoutput]);
+        assert_eq!(ways(Asked::Trigger, Some(Plugin::Wal2json)), [Way::Triggers]);
         assert_eq!(ways(Asked::Slot, Some(Plugin::Wal2json)), [wal2json]);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `assemble` turns decoded messages into batches and `publish` decides what is published and how (both pure);
 //! `slot` reads a slot, in the way that `reading` says and `auto` chooses; `wal2json` tells that plugin's decoder the tables;
-//! `setup` is the only place that changes publications.
+//! `trigger` reads a queue instead; `setup` is the only place that changes publications, queues and triggers.
 
 pub mod assemble;
 pub mod auto;
@@ -10,7 +10,48 @@ pub mod publish;
 pub mod reading;
 pub mod setup;
 pub mod slot;
+pub mod trigger;
 pub mod wal2json;
 
 pub use reading::{Plugin, Reading};
+use tokio::sync::{mpsc, watch};
+
+use crate::model::TxnBatch;
+
 pub use slot::{CaptureError, SlotOptions, SlotReader, Written};
+pub use trigger::QueueReader;
+
+/// Whatever changes are read from.
+#[derive(Debug)]
+pub enum Reader {
+    /// A slot.
+    Slot(Box<SlotReader>),
+    /// A queue that triggers fill.
+    Queue(Box<QueueReader>),
+}
+
+impl Reader {
+    /// Hands batches to `out` until `stop` turns true, or an error.
+    pub async fn run(
+        self,
+        out: mpsc::Sender<TxnBatch>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), CaptureError> {
+        match self {
+            Reader::Slot(reader) => reader.run(out, stop).await,
+            Reader::Queue(reader) => reader.run(out, stop).await,
+        }
+    }
+}
+
+impl From<SlotReader> for Reader {
+    fn from(reader: SlotReader) -> Self {
+        Reader::Slot(Box::new(reader))
+    }
+}
+
+impl From<QueueReader> for Reader {
+    fn from(reader: QueueReader) -> Self {
+        Reader::Queue(Box::new(reader))
+    }
+}

@@ -1,8 +1,9 @@
-//! Makes, extends and drops our publications on the source; reads what [`super::publish`] decides from.
+//! Makes, extends and drops our publications, queues and triggers on the source; reads what [`super::publish`] decides from.
 //!
 //! All functions need a session that is not in a transaction. One that is dropped half-way leaves a transaction
 //! open: close the connection then.
 
+mod queue;
 mod read;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::capture::publish::{PublicationPlan, WantedTable};
 use crate::catalog::{CatalogError, ServerError, read_tables};
 use crate::model::{RetryAdvice, TableName, quote_ident};
 
+pub use queue::{QueueFacts, create_queue, drop_queue, read_queue};
 pub use read::{TableRequest, read_condition, read_publications, read_source, read_table_facts, read_wanted};
 
 /// How long and how often to try for the locks (SHARE UPDATE EXCLUSIVE on each table: it waits for VACUUM,
@@ -55,7 +57,7 @@ pub enum SetupError {
     Catalog(#[from] CatalogError),
     /// A lock was not granted in any attempt.
     #[error(
-        "a lock on {} for the publication was not granted in {attempts} attempts; sessions that hold one: {}",
+        "a lock on {} was not granted in {attempts} attempts; sessions that hold one: {}",
         names(tables),
         pids(holders)
     )]
@@ -208,7 +210,7 @@ async fn transaction(
     if let Some(check) = check {
         identities_are_as_before(client, check).await?;
     }
-    client.batch_execute("COMMIT").await.map_err(server("committing the publication"))
+    client.batch_execute("COMMIT").await.map_err(server("committing it"))
 }
 
 async fn identities_are_as_before(client: &Client, check: Recheck<'_>) -> Result<(), SetupError> {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::capture::assemble::{AssembleError, AssembleOptions, Assembler};
 use crate::capture::reading::{FrameDecoder, Reading};
+use crate::capture::trigger::QueueError;
 use crate::decode::DecodeError;
 use crate::model::{Lsn, RetryAdvice, TxnBatch};
 use crate::pg::PgError;
@@ -28,6 +29,9 @@ pub enum CaptureError {
     /// Messages that do not follow one another.
     #[error("source: {0}")]
     Assemble(#[from] AssembleError),
+    /// A queue that triggers fill.
+    #[error("source: {0}")]
+    Queue(#[from] QueueError),
     /// The plugin would send some numbers as null.
     #[error(
         "source: this version of wal2json sends NaN and infinity as null, which {} can hold; install wal2json 2.6, \
@@ -45,7 +49,9 @@ impl CaptureError {
     pub fn advice(&self) -> RetryAdvice {
         match self {
             CaptureError::Source(error) => error.advice(),
-            CaptureError::Decode(_) | CaptureError::LossyNumbers { .. } => RetryAdvice::Stop,
+            CaptureError::Queue(_) | CaptureError::Decode(_) | CaptureError::LossyNumbers { .. } => {
+                RetryAdvice::Stop
+            }
             CaptureError::Assemble(error) => error.advice(),
         }
     }

@@ -117,6 +117,8 @@ pub enum CaptureArg {
     Auto,
     /// From a slot, or not at all
     Slot,
+    /// From a queue that triggers on the table fill; only repack reads one yet
+    Trigger,
 }
 
 /// When a stream ends by itself.
@@ -347,7 +349,7 @@ mod tests {
             "repcloud",
             "repcloud doctor --connection",
             "repcloud stream",
-            "repcloud stream --source prod --capture trigger",
+            "repcloud stream --source prod --capture queue",
             "repcloud stream --source prod --until soon",
             "repcloud status --audit",
             "repcloud verify",

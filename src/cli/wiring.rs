@@ -50,6 +50,7 @@ pub(crate) fn connect_options(connection: &Connection) -> ConnectOptions {
 pub(crate) fn capture_options(connection: &Connection, typed: Option<CaptureArg>) -> CaptureOptions {
     let asked = match (typed, connection.capture) {
         (Some(CaptureArg::Auto), _) | (None, config::Capture::Auto) => Asked::Auto,
+        (Some(CaptureArg::Trigger), _) | (None, config::Capture::Trigger) => Asked::Trigger,
         (Some(CaptureArg::Slot), _) | (None, config::Capture::Slot) => Asked::Slot,
     };
     CaptureOptions {

@@ -32,6 +32,7 @@ impl Capture {
         match self {
             Capture::Auto => "auto",
             Capture::Slot => "slot",
+            Capture::Trigger => "trigger",
         }
     }
 }
@@ -69,7 +70,10 @@ pub(super) fn read<'d>(
         sslcert: section.path_value("sslcert"),
         sslkey: section.path_value("sslkey"),
         capture: section
-            .choice("capture", &[("auto", Capture::Auto), ("slot", Capture::Slot)])
+            .choice(
+                "capture",
+                &[("auto", Capture::Auto), ("slot", Capture::Slot), ("trigger", Capture::Trigger)],
+            )
             .unwrap_or_default(),
         plugin: section.choice("plugin", &[("pgoutput", Plugin::Pgoutput), ("wal2json", Plugin::Wal2json)]),
         allow_lossy_numbers: section.switch("allow_lossy_numbers").unwrap_or_default(),

@@ -43,13 +43,12 @@ const fn value(part: Part, key: &'static str, value: &'static str, work: &'stati
     NotBuilt { part, key, value: Some(value), work, rpcl: false }
 }
 
-use Part::{Connection, Replicate, Top};
+use Part::{Replicate, Top};
 
 pub(super) const NOT_BUILT: &[NotBuilt] = &[
     rpcl(Top, "pid_dir", "pid files"),
     rpcl(Top, "notifier", "sending mail"),
     key(Top, "service", "the HTTP service"),
-    value(Connection, "capture", "trigger", "capture by triggers"),
     value(Replicate, "mode", "snapshot", "the scheduled modes"),
     value(Replicate, "mode", "table", "the scheduled modes"),
     value(Replicate, "mode", "inserter", "the scheduled modes"),

@@ -123,11 +123,13 @@ pub enum SslMode {
 /// How changes are read from a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Capture {
-    /// From a slot where the role may use one. (Trigger queues are not built yet.)
+    /// From a slot where the role may use one, else from triggers (a repack; streams do not read them yet).
     #[default]
     Auto,
     /// From a slot, or not at all.
     Slot,
+    /// From queues that triggers fill; only a repack reads them yet.
+    Trigger,
 }
 
 /// The output plugin of a slot.

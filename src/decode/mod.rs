@@ -1,5 +1,6 @@
 //! Floor 1: bytes to messages; pure.
 
+pub mod composite;
 pub mod cursor;
 pub mod pgoutput;
 pub mod wal2json;

@@ -4,7 +4,7 @@ use super::finding::{Check, Level, Remedy};
 use super::platform::{Platform, list_names};
 use super::server::ServerFacts;
 use crate::capture::Plugin;
-use crate::capture::auto::{self, CaptureOptions, TRIGGERS_ARE_BUILT, Tried, Way};
+use crate::capture::auto::{self, CaptureOptions, Tried, Way};
 use crate::pg::{ConnectOptions, PgError};
 
 /// The setting that lists the plugins a server loads, from the minor versions of August 2026 on.
@@ -14,6 +14,7 @@ const PLUGINS: &str = "output_plugin_libraries";
 pub(super) async fn try_ways(
     connect: &ConnectOptions,
     options: CaptureOptions,
+    streams: bool,
     facts: &ServerFacts,
 ) -> Result<(Option<&'static str>, Vec<Check>), PgError> {
     let mut checks = Vec::new();
@@ -29,15 +30,16 @@ pub(super) async fn try_ways(
                 }
                 Err(refused) => checks.push(judge(&name, *plugin, &refused.why, facts)),
             },
-            Way::Triggers if TRIGGERS_ARE_BUILT => {
+            // Streams do not read them yet: what they lack stays a failure.
+            Way::Triggers if streams => {}
+            Way::Triggers => {
                 checks.push(Check::ok(
                     &name,
-                    "they need ownership of the tables, or TRIGGER on them, and no slot",
+                    "a repack needs ownership of the table and CREATE on the database, and no slot",
                 ));
                 soften(&mut checks);
                 return Ok((Some("trigger"), checks));
             }
-            Way::Triggers => {}
         }
     }
     Ok((None, checks))

@@ -9,6 +9,7 @@ use super::finding::{Check, Level, Remedy};
 use super::platform::Platform;
 use super::server::{self, ServerFacts, Wanted};
 use super::{capture, leftovers, read, tables};
+use crate::capture::auto::Asked;
 use crate::capture::auto::CaptureOptions;
 use crate::flow::StreamOptions;
 use crate::pg::{self, ConnectOptions, PgError, Session};
@@ -114,14 +115,18 @@ async fn with_server(work: &Work, session: &Session, facts: &ServerFacts, report
     let there = slots.as_ref().ok();
     let new = work.reads.iter().filter(|s| there.is_none_or(|t| !t.contains(&s.slot()))).count();
     let reads = !work.reads.is_empty() || work.repack.is_some();
+    // A repack that is to read triggers needs nothing of the server; a stream cannot yet.
+    let triggers = work.capture.asked == Asked::Trigger && work.reads.is_empty();
     let wanted = Wanted {
-        reads,
-        new_slots: i64::try_from(new).unwrap_or(i64::MAX - 16) + i64::from(work.repack.is_some()),
+        reads: reads && !triggers,
+        new_slots: i64::try_from(new).unwrap_or(i64::MAX - 16)
+            + i64::from(work.repack.is_some() && !triggers),
         writes: !work.writes.is_empty(),
         local: work.connect.is_unix(),
     };
     report.checks.extend(server::judge(facts, wanted));
-    if reads && facts.setting("wal_level") == Some("logical") && !facts.in_recovery {
+    let decodes = facts.setting("wal_level") == Some("logical") || triggers;
+    if reads && decodes && !facts.in_recovery {
         read_changes(work, facts, report).await;
     }
     if work.repack.is_some() && !facts.may_create {
@@ -145,7 +150,9 @@ async fn with_server(work: &Work, session: &Session, facts: &ServerFacts, report
 }
 
 async fn read_changes(work: &Work, facts: &ServerFacts, report: &mut Report) {
-    match limited("capture", capture::try_ways(&work.connect, work.capture, facts)).await {
+    match limited("capture", capture::try_ways(&work.connect, work.capture, !work.reads.is_empty(), facts))
+        .await
+    {
         Ok((way, checks)) => {
             report.capture = way;
             report.checks.extend(checks);

@@ -10,14 +10,14 @@ use crate::apply::group::GroupLimits;
 use crate::apply::plan::PlanOptions;
 use crate::apply::route::RouteTable;
 use crate::apply::{Applier, ApplyReport, Flusher};
-use crate::capture::{CaptureError, Reading, SlotOptions, SlotReader, Written};
+use crate::capture::{CaptureError, Reader, Reading, SlotOptions, SlotReader, Written};
 use crate::flow::error::FlowError;
 use crate::flow::{gate, planner};
 use crate::model::{Lsn, TxnBatch};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{ConnectOptions, Session};
 
-/// The tasks that carry changes from a slot into a target, until the first of them ends.
+/// The tasks that carry changes from a slot or a queue into a target, until the first of them ends.
 #[derive(Debug)]
 pub struct Pipeline {
     tasks: JoinSet<Result<(), FlowError>>,
@@ -27,7 +27,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Starts the tasks. `report` is the applier's, `written` the reader's other end.
     pub fn start(
-        reader: SlotReader,
+        reader: impl Into<Reader>,
         applying: (Applier, Flusher),
         routes: Arc<RouteTable>,
         limits: GroupLimits,
@@ -40,7 +40,7 @@ impl Pipeline {
     /// As [`Self::start`], but with `gate` nothing is applied before it says `true`.
     pub fn start_behind(
         gate: Option<watch::Receiver<bool>>,
-        reader: SlotReader,
+        reader: impl Into<Reader>,
         (applier, flusher): (Applier, Flusher),
         routes: Arc<RouteTable>,
         limits: GroupLimits,
@@ -64,7 +64,7 @@ impl Pipeline {
             planning.await;
             Ok(())
         });
-        let reading = reader.run(batches_in, halted.clone());
+        let reading = reader.into().run(batches_in, halted.clone());
         tasks.spawn(async move { Ok(reading.await?) });
         tasks.spawn(async move { Ok(applier.run(groups).await?) });
         tasks.spawn(async move { Ok(flusher.run(halted).await?) });
@@ -112,7 +112,7 @@ impl Pipeline {
 }
 
 /// Changes the reader hands on at once, at most.
-const BATCH_CHANGES: usize = 2_500;
+pub(crate) const BATCH_CHANGES: usize = 2_500;
 
 /// Starts reading `slot` at `from`, as `reading` says, in batches that a group of `limits` can hold. `source` is asked how long the
 /// server waits for a sign of life.

@@ -15,6 +15,9 @@ use crate::pg::Session;
 /// Why an entry's condition goes with pgoutput only.
 pub(crate) const CONDITION: &str = "its `condition` is a row filter of the publication, which wal2json does not read; set plugin = \"pgoutput\"";
 
+/// A stream's triggers.
+const NOT_BUILT: &str = "a stream that reads triggers is not built yet: capture = \"trigger\" works for repack; a stream needs a slot";
+
 /// The plugin to read with: the slot's where there is one, the configured one, or the first that the server lets us use.
 ///
 /// Where only triggers are left, this is the error that says why: a stream reads slots.
@@ -24,6 +27,9 @@ pub(crate) async fn choose(
     events: &Events,
 ) -> Result<Plugin, FlowError> {
     let capture = options.capture;
+    if capture.asked == Asked::Trigger {
+        return Err(FlowError::Refused(vec![NOT_BUILT.to_owned()]));
+    }
     if let Some(slot) = facts::read_slot(source, &options.slot()).await? {
         // With a slot of another plugin than the configured one, `start` stops.
         return Ok(capture.plugin.or_else(|| Plugin::from_name(&slot.facts.plugin)).unwrap_or_default());
@@ -45,7 +51,7 @@ pub(crate) async fn choose(
             }
             Ok(plugin)
         }
-        Some(Way::Triggers) | None => Err(FlowError::Refused(why.collect())),
+        Some(Way::Triggers) | None => Err(FlowError::Refused(why.chain([NOT_BUILT.to_owned()]).collect())),
     }
 }
 

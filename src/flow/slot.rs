@@ -92,6 +92,17 @@ impl HeldSnapshot {
         Ok(HeldSnapshot { holder, id })
     }
 
+    /// A new one, of this moment, and what it shows (`pg_snapshot`).
+    pub async fn take(options: &ConnectOptions) -> Result<(Self, String), FlowError> {
+        let holder = pg::connect(options).await.map_err(FlowError::Source)?;
+        let source = |e: tokio_postgres::Error| FlowError::Source(e.into());
+        holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(source)?;
+        let sql = "SELECT pg_export_snapshot(), pg_current_snapshot()::text";
+        let row = holder.query_one(sql, &[]).await.map_err(source)?;
+        let (id, shown) = (row.try_get(0).map_err(source)?, row.try_get(1).map_err(source)?);
+        Ok((HeldSnapshot { holder, id }, shown))
+    }
+
     /// The session that holds it, in a transaction under it.
     pub fn session(&self) -> &Session {
         &self.holder

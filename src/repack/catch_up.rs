@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::apply::checkpoint::{self, CheckpointWriter};
+use crate::apply::checkpoint::{self, CheckpointWriter, StreamKey};
 use crate::apply::group::GroupLimits;
 use crate::apply::progress::Progress;
 use crate::apply::route::{Delivery, OnConflict, Route, RouteTable, ShapeFingerprint};
@@ -14,11 +14,13 @@ use crate::apply::target_session::TargetSession;
 use crate::apply::{Applier, ApplyOptions, ApplyReport, writers};
 use crate::capture::Written;
 use crate::capture::reading::Numbers;
-use crate::capture::{Plugin, Reading, wal2json};
+use crate::capture::trigger::tick::Consumer;
+use crate::capture::trigger::{QueueError, QueueOptions, QueueTable, TickMarks, ddl};
+use crate::capture::{CaptureError, Plugin, QueueReader, Reader, Reading, wal2json};
 use crate::catalog::TableDef;
 use crate::flow::FlowError;
 use crate::flow::pipeline::{self, Pipeline};
-use crate::model::{Lsn, TableName};
+use crate::model::{Lsn, Oid, TableName};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{self, ConnectOptions, Session};
 use crate::repack::error::{RepackError, doing};
@@ -34,6 +36,8 @@ const PREFIX: &str = "repcloud";
 pub(crate) struct FollowSpec<'a> {
     pub(crate) connect: &'a ConnectOptions,
     pub(crate) slot: &'a str,
+    /// Changes are read from the table's queue; its reader is called as the slot would be.
+    pub(crate) queue: bool,
     /// The table as it is.
     pub(crate) source: &'a TableDef,
     /// The shadow as it is.
@@ -66,7 +70,8 @@ impl Following {
         let key = state::key(spec.slot);
         end_followers(session, spec.slot).await?;
         let (generation, from) = checkpoint::take_over(session, &key).await?;
-        let confirmed = confirmed(session, spec.slot).await?;
+        // The commit that took the position over has waited for the disk, and this server is also the source.
+        let confirmed = if spec.queue { from } else { confirmed(session, spec.slot).await? };
         if confirmed > from {
             return Err(RepackError::Internal(format!(
                 "slot \"{}\" is confirmed up to {confirmed}, beyond the position {from}",
@@ -77,22 +82,29 @@ impl Following {
         let writing = pg::connect(spec.connect).await?;
         writers::mark_writer(&writing, &key).await?;
         let target = TargetSession::new(writing, routes.clone(), false).await?;
-        let writer = CheckpointWriter::new(target.session(), key, generation).await?;
+        let writer = CheckpointWriter::new(target.session(), key.clone(), generation).await?;
         let flushing = pg::connect(spec.connect).await?;
         flushing.batch_execute("SET synchronous_commit = on").await?;
-        let marker = pg::connect(spec.connect).await?;
-        marker.batch_execute("SET synchronous_commit = on").await?;
+        let marking = pg::connect(spec.connect).await?;
+        marking.batch_execute("SET synchronous_commit = on").await?;
         let (wanted, wanted_out) = watch::channel(Lsn::INVALID);
         let asked = ApplyOptions { wanted: wanted_out, ..ApplyOptions::default() };
         let progress = Progress::resume(from, confirmed);
         let (applier, flusher, report) = Applier::new(target, flushing, writer, progress, asked);
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
-        let replication = ReplicationClient::connect(spec.connect).await?;
-        let reading = reading(session, spec).await?;
-        let open = (replication, spec.connect);
         let limits = GroupLimits { changes: spec.max_changes.max(1), ..GroupLimits::default() };
-        let reader = pipeline::open_reader(session, open, spec.slot, from, &reading, limits, written).await?;
+        let (reader, ticks): (Reader, _) = if spec.queue {
+            let reader = queue_reader(spec, (&key, generation), from, limits, written).await?;
+            let marks = reader.marks();
+            (reader.into(), Some(marks))
+        } else {
+            let replication = ReplicationClient::connect(spec.connect).await?;
+            let reading = reading(session, spec).await?;
+            let open = (replication, spec.connect);
+            let opened = pipeline::open_reader(session, open, spec.slot, from, &reading, limits, written);
+            (opened.await?.into(), None)
+        };
         let (gate, opened) = watch::channel(false);
         let applying = (applier, flusher);
         let pipeline = Pipeline::start_behind(
@@ -105,7 +117,8 @@ impl Following {
             written_in,
         );
         let table = spec.source.name.clone();
-        let marker = Arc::new(Marker { session: marker });
+        let marker =
+            Arc::new(Marker { session: marking, queue: ticks.map(|ticks| (ticks, spec.source.oid)) });
         Ok(Following { pipeline, gate, report, wanted: Arc::new(wanted), marker, table })
     }
 
@@ -127,6 +140,21 @@ impl Following {
     /// See [`Marker::mark`].
     pub(crate) async fn mark(&self) -> Result<Lsn, RepackError> {
         self.marker.mark().await
+    }
+
+    /// Changes are read from a queue.
+    pub(crate) fn reads_queue(&self) -> bool {
+        self.marker.queue.is_some()
+    }
+
+    /// What is not applied yet of what comes before `mark`: bytes of WAL, or (not exactly) rows of the queue.
+    pub(crate) async fn left(&self, mark: Lsn) -> Result<u64, RepackError> {
+        let Some((ticks, table)) = &self.marker.queue else {
+            return Ok(mark.bytes_since(self.report().applied));
+        };
+        let sql = format!("SELECT last_value FROM repcloud.{}_seq", ddl::queue_name(*table));
+        let drawn: i64 = self.marker.session.query_one(&sql, &[]).await?.try_get(0)?;
+        Ok(u64::try_from(drawn.saturating_sub(ticks.read())).unwrap_or(0))
     }
 
     /// Sets marks while somebody else holds this.
@@ -186,9 +214,11 @@ fn shape_error(error: FlowError, table: TableName) -> RepackError {
     use crate::apply::ApplyError;
     use crate::apply::plan::PlanError;
     match error {
-        FlowError::Apply(ApplyError::Plan(PlanError::Shape(_))) => {
-            RepackError::Changed { table, differences: vec!["its columns are not what they were".to_owned()] }
-        }
+        FlowError::Apply(ApplyError::Plan(PlanError::Shape(_)))
+        | FlowError::Capture(CaptureError::Queue(QueueError::Reshaped { .. })) => RepackError::Changed {
+            table,
+            differences: vec!["its columns, or repcloud's triggers, are not what they were".to_owned()],
+        },
         error => RepackError::Flow(error),
     }
 }
@@ -208,6 +238,8 @@ async fn why(pipeline: &mut Pipeline, ended: Result<(), FlowError>) -> RepackErr
 #[derive(Debug)]
 pub(crate) struct Marker {
     session: Session,
+    /// Of a queue: its marks, and the table's oid.
+    queue: Option<(Arc<TickMarks>, Oid)>,
 }
 
 impl Marker {
@@ -215,6 +247,9 @@ impl Marker {
     /// by a transaction of its own, so that the server sends it at once, however idle it is
     /// (`proto-notes/repack.md`, "The drain").
     pub(crate) async fn mark(&self) -> Result<Lsn, RepackError> {
+        if let Some((ticks, _)) = &self.queue {
+            return Ok(ticks.mark());
+        }
         let sql = "SELECT pg_catalog.pg_logical_emit_message(true, $1, '')::text";
         let row =
             self.session.query_one(sql, &[&PREFIX]).await.map_err(doing("marking the stream of changes"))?;
@@ -237,6 +272,31 @@ impl Waiter {
         let arrived = self.report.wait_for(|report| report.applied >= mark);
         matches!(tokio::time::timeout(limit, arrived).await, Ok(Ok(_)))
     }
+}
+
+/// Behind the last batch that is in the shadow.
+async fn queue_reader(
+    spec: &FollowSpec<'_>,
+    (key, generation): (&StreamKey, i64),
+    from: Lsn,
+    limits: GroupLimits,
+    written: watch::Receiver<Written>,
+) -> Result<QueueReader, RepackError> {
+    let (session, cleaning) = (pg::connect(spec.connect).await?, pg::connect(spec.connect).await?);
+    for ours in [&session, &cleaning] {
+        ours.batch_execute("SET statement_timeout = 0").await?;
+        // Whoever takes over ends them.
+        writers::mark_writer(ours, key).await?;
+    }
+    let consumer = Consumer { name: spec.slot.to_owned(), queue: spec.source.oid, generation };
+    let options = QueueOptions {
+        from,
+        batch_changes: limits.changes.min(pipeline::BATCH_CHANGES),
+        batch_bytes: 1 << 20,
+    };
+    let table = QueueTable::new(spec.source);
+    let opened = QueueReader::open(session, cleaning, table, consumer, options, written).await;
+    Ok(opened.map_err(FlowError::Capture)?)
 }
 
 /// As the slot's plugin wants it, whatever is configured now.

@@ -99,16 +99,14 @@ pub enum RepackError {
         during: &'static str,
     },
     /// Changes come faster than they can be applied.
-    #[error(
-        "{table} cannot be caught up: for {seconds} s the distance has not become smaller than {behind} bytes of WAL"
-    )]
+    #[error("{table} cannot be caught up: for {seconds} s the distance has not become smaller than {behind}")]
     NotConverging {
         /// Which one.
         table: TableName,
         /// How long.
         seconds: u64,
         /// The smallest distance.
-        behind: u64,
+        behind: String,
     },
     /// Another process of ours finished its work on the table while this one waited for it.
     #[error("another process has just ended its work on {table}")]
@@ -130,7 +128,7 @@ pub enum RepackError {
         error: String,
     },
     /// The slot holds back more WAL than it may.
-    #[error("the slot of {table} holds back {retained} bytes of WAL, max_retained_wal is {limit}")]
+    #[error("the slot or queue of {table} holds back {retained} bytes, max_retained_wal is {limit}")]
     TooMuchWal {
         /// Which one.
         table: TableName,
@@ -264,7 +262,7 @@ mod tests {
             RepackError::Differs { table: table(), differences: 3 },
             RepackError::NotGranted { table: table(), attempts: 2, blocked_by: vec!["pid 7".to_owned()] },
             RepackError::OutOfTime { table: table(), attempts: 2, limit_ms: 300, during: "waiting" },
-            RepackError::NotConverging { table: table(), seconds: 300, behind: 17 },
+            RepackError::NotConverging { table: table(), seconds: 300, behind: "17 bytes of WAL".to_owned() },
             RepackError::Ambiguous { table: table(), error: "cut".to_owned() },
             RepackError::TooMuchWal { table: table(), retained: 2, limit: 1 },
             RepackError::Stopped,

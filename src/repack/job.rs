@@ -78,7 +78,7 @@ impl std::fmt::Display for Unusable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Unusable::CutOff => "the copy was cut off, and the snapshot it was made under is gone",
-            Unusable::SlotLost => "the slot is gone, or has lost changes that were not applied yet",
+            Unusable::SlotLost => "the slot or queue is gone, or has lost changes that were not applied yet",
             Unusable::ShadowGone => "the shadow table is gone",
             Unusable::Changed => "the table, or something that hangs on it, was changed since",
             Unusable::Leftover => "an earlier repack left something behind",

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use crate::apply::checkpoint;
+use crate::capture::auto::Way;
 use crate::catalog::{TableDef, read_table};
 use crate::copy::CopyError;
 use crate::flow::slot::HeldSnapshot;
@@ -40,6 +41,8 @@ pub(crate) struct Job<'a> {
     /// Of the table when the repack began.
     pub(crate) oid: Oid,
     pub(crate) slot: String,
+    /// Changes are read from a queue.
+    pub(crate) queue: bool,
     pub(crate) definition: Option<Definition>,
     pub(crate) snapshot: Option<HeldSnapshot>,
     pub(crate) following: Option<Following>,
@@ -135,10 +138,17 @@ impl Job<'_> {
                 Step::MakeShadow => shadow::make(&self.session, self.oid, &self.definition()?.plan).await?,
                 Step::MakeSlot => {
                     let row = self.row().await?;
-                    let plugin = slot::plugin(self.options, &self.definition()?.source, self.events).await?;
-                    let connect = &self.options.connect;
-                    let made = shadow::make_slot(&self.session, connect, &row, plugin, self.events);
-                    self.snapshot = Some(made.await?);
+                    let source = &self.definition()?.source;
+                    let (session, connect) = (&self.session, &self.options.connect);
+                    let made = match slot::way(self.options, source, self.events).await? {
+                        Way::Slot(plugin) => {
+                            shadow::make_slot(session, connect, &row, plugin, self.events).await?
+                        }
+                        Way::Triggers => {
+                            shadow::make_queue(session, connect, &row, source, self.events).await?
+                        }
+                    };
+                    self.snapshot = Some(made);
                 }
                 Step::CopyRows => self.copy_rows().await?,
                 Step::BuildIndexes => steps::build_indexes(self).await?,
@@ -256,7 +266,13 @@ impl Job<'_> {
         })
     }
 
-    async fn slot_fact(&self, known: bool) -> Result<SlotFact, RepackError> {
+    async fn slot_fact(&mut self, known: bool) -> Result<SlotFact, RepackError> {
+        let queue = shadow::queue_is_usable(&self.session, self.oid, &self.slot, known).await?;
+        self.queue = queue.is_some();
+        if let Some(usable) = queue {
+            self.report.capture = "trigger";
+            return Ok(if usable { SlotFact::Usable } else { SlotFact::Lost });
+        }
         let lost =
             if self.session.server_version() >= 170_000 { " OR invalidation_reason IS NOT NULL" } else { "" };
         let sql = format!(
@@ -351,7 +367,7 @@ impl Job<'_> {
             following.finish().await?;
         }
         if checkpoint::schema_version(&self.session).await?.is_some() {
-            shadow::remove_capture(&self.session, &self.slot).await?;
+            shadow::remove_capture(&self.session, self.oid, &self.slot).await?;
         }
         if let Some(there) = relation_oid(&self.session, &self.shadow_name()).await?
             && !self.is_anothers(there).await?
@@ -367,6 +383,10 @@ impl Job<'_> {
     async fn prepared(&mut self) -> Result<Outcome, RepackError> {
         state::set_prepared(&self.session, self.oid, true).await?;
         let retained = retained_wal(&self.session, &self.slot).await?;
+        if self.queue {
+            self.report.notes.push("its queue grows until `repcloud swap` or `repcloud abort`".to_owned());
+            return Ok(Outcome::Prepared);
+        }
         self.report.notes.push(format!(
             "slot \"{}\" holds back {} of WAL until `repcloud swap` or `repcloud abort`",
             self.slot,
@@ -381,7 +401,7 @@ impl Job<'_> {
             self.report.changes_replayed = following.report().changes;
             following.finish().await?;
         }
-        shadow::remove_capture(&self.session, &self.slot).await?;
+        shadow::remove_capture(&self.session, self.oid, &self.slot).await?;
         let row = self.row().await?;
         for statement in &row.after {
             shadow::bounded(&self.session, statement, &format!("`{statement}`")).await?;

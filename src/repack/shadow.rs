@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use crate::apply::checkpoint;
 use crate::apply::writers;
-use crate::capture::setup::{self, LockLimits, TableRequest};
+use crate::capture::setup::{self, LockLimits, SetupError, TableRequest};
+use crate::capture::trigger::tick::{self, Consumer};
 use crate::capture::{Plugin, publish};
+use crate::catalog::TableDef;
+use crate::flow::FlowError;
 use crate::flow::slot::{self, HeldSnapshot, SlotKind};
 use crate::model::{Events, Lsn, Oid, TableName};
 use crate::pg::replication::ReplicationClient;
@@ -37,7 +41,7 @@ pub(crate) async fn ensure_schemas(session: &Session) -> Result<(), RepackError>
 }
 
 /// Tables of schema `repcloud`.
-const OUR_TABLES: &str = "version, checkpoint, durability, table_state, parked, conflict, skip, repack";
+const OUR_TABLES: &str = "version, checkpoint, durability, table_state, parked, conflict, skip, repack, tick";
 
 /// Removes our schemas, and nothing that a person put into them: then they stay, with an error that names what is there.
 pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
@@ -122,6 +126,70 @@ pub(crate) async fn make_slot(
     Ok(snapshot)
 }
 
+/// How long transactions that write to the table are waited for when triggers are made.
+const TRIGGER_LIMIT: Duration = Duration::from_secs(300);
+
+/// Queue and triggers, then a snapshot, then its tick: in this order nothing of the table's changes is missed. Returns the
+/// snapshot.
+pub(crate) async fn make_queue(
+    session: &Session,
+    connect: &ConnectOptions,
+    row: &RepackRow,
+    source: &TableDef,
+    events: &Events,
+) -> Result<HeldSnapshot, RepackError> {
+    let system = "SELECT system_identifier::text, timeline_id::int8 FROM pg_catalog.pg_control_system(), pg_catalog.pg_control_checkpoint()";
+    let (system_id, timeline) = match session.query_opt(system, &[]).await {
+        Ok(Some(found)) => (found.try_get(0)?, found.try_get::<_, i64>(1)?),
+        // A role may be kept from these functions; ticks alone tell whether the queue is ours.
+        Ok(None) | Err(_) => (String::new(), 0),
+    };
+    let began = Instant::now();
+    while let Err(error) = setup::create_queue(session, source).await {
+        if !matches!(error, SetupError::Locked { .. }) || began.elapsed() > TRIGGER_LIMIT {
+            return Err(error.into());
+        }
+        events.warning(format!(
+            "{}: triggers have waited {} s: {error}",
+            row.table,
+            began.elapsed().as_secs()
+        ));
+    }
+    let key = state::key(&row.slot);
+    checkpoint::forget(session, &key, None).await?;
+    checkpoint::record_intention(session, &key, &row.slot, &system_id, u32::try_from(timeline).unwrap_or(0))
+        .await?;
+    let (snapshot, shown) = HeldSnapshot::take(connect).await?;
+    let consumer = Consumer { name: row.slot.clone(), queue: row.table_oid, generation: 0 };
+    tick::write(session, &consumer, FIRST_TICK, Some(&shown)).await.map_err(FlowError::Capture)?;
+    let at = Lsn(FIRST_TICK);
+    checkpoint::record_slot(session, &key, at).await?;
+    state::set_copied_at(session, row.table_oid, at).await?;
+    Ok(snapshot)
+}
+
+/// The tick that stands for the copy.
+const FIRST_TICK: u64 = 1;
+
+/// What there is of the queue: `None` without one; else whether it goes on from our position.
+pub(crate) async fn queue_is_usable(
+    session: &Session,
+    table: Oid,
+    slot: &str,
+    known: bool,
+) -> Result<Option<bool>, RepackError> {
+    let facts = setup::read_queue(session, table).await?;
+    if !facts.queue {
+        return Ok(facts.triggers.then_some(false));
+    }
+    let applied = if known { applied(session, slot).await? } else { None };
+    let known_there = match applied {
+        Some(applied) => tick::read(session, slot, applied.0).await?.is_some(),
+        None => false,
+    };
+    Ok(Some(facts.armed && known_there))
+}
+
 async fn publish(session: &Session, row: &RepackRow) -> Result<(), RepackError> {
     let request = TableRequest {
         name: row.table.clone(),
@@ -151,10 +219,14 @@ pub(crate) fn publications(slot: &str) -> Vec<String> {
     vec![slot.to_owned(), publish::insert_publication(slot)]
 }
 
-/// Removes slot, publications and position. What is gone already is no error.
-pub(crate) async fn remove_capture(session: &Session, slot: &str) -> Result<(), RepackError> {
+/// Removes slot, publications, queue with its triggers, and position. What is gone already is no error.
+pub(crate) async fn remove_capture(session: &Session, table: Oid, slot: &str) -> Result<(), RepackError> {
     let key = state::key(slot);
     end_followers(session, slot).await?;
+    let facts = setup::read_queue(session, table).await?;
+    if facts.queue || facts.triggers {
+        setup::drop_queue(session, table, slot).await?;
+    }
     setup::drop_slot(session, slot).await?;
     setup::drop_publications(session, &publications(slot), LockLimits::default()).await?;
     checkpoint::forget(session, &key, None).await?;

@@ -216,6 +216,7 @@ async fn follow(job: &Job<'_>) -> Result<Following, RepackError> {
     let spec = FollowSpec {
         connect: &job.options.connect,
         slot: &job.slot,
+        queue: job.queue,
         source: &definition.source,
         shadow: &shadow,
         key: definition.plan.key_columns(),
@@ -242,15 +243,18 @@ pub(crate) async fn converge(job: &mut Job<'_>) -> Result<(), RepackError> {
             loop {
                 let began = Instant::now();
                 let mark = following.mark().await?;
-                let behind = mark.bytes_since(following.report().applied);
+                let behind = following.left(mark).await?;
                 if following.reached(mark, began + check_time).await? {
                     if began.elapsed() <= soon {
                         return Ok(());
                     }
                     continue;
                 }
-                let left = mark.bytes_since(following.report().applied);
-                events.info(format!("{table}: {}", forecast(behind, left, check_time)));
+                let left = following.left(mark).await?;
+                events.info(format!(
+                    "{table}: {}",
+                    forecast(behind, left, check_time, following.reads_queue())
+                ));
                 if left < smallest {
                     (smallest, without_gain) = (left, 0);
                 } else {
@@ -260,7 +264,7 @@ pub(crate) async fn converge(job: &mut Job<'_>) -> Result<(), RepackError> {
                     return Err(RepackError::NotConverging {
                         table: table.clone(),
                         seconds: (check_time * LOOKS_WITHOUT_GAIN).as_secs(),
-                        behind: smallest,
+                        behind: amount(smallest, following.reads_queue()),
                     });
                 }
             }
@@ -285,14 +289,19 @@ pub(crate) async fn control<'w>(job: &Job<'w>) -> Result<Watch<'w>, RepackError>
     })
 }
 
-/// How a catch-up goes: `before` and `after` bytes were left at the ends of a span of time. Pure.
-fn forecast(before: u64, after: u64, span: Duration) -> String {
-    let left = bytes(after);
+/// What is left to apply: bytes of WAL, or rows of a queue. Pure.
+fn amount(left: u64, queue: bool) -> String {
+    if queue { format!("{left} changes") } else { format!("{} of WAL", bytes(left)) }
+}
+
+/// How a catch-up goes: `before` and `after` were left at the ends of a span of time. Pure.
+fn forecast(before: u64, after: u64, span: Duration, queue: bool) -> String {
+    let left = amount(after, queue);
     if after >= before {
-        return format!("{left} of WAL left to apply, changes come as fast as they are applied");
+        return format!("{left} left to apply, changes come as fast as they are applied");
     }
     let rate = (before - after) as f64 / span.as_secs_f64().max(0.001);
-    format!("{left} of WAL left to apply, about {:.0} s", after as f64 / rate)
+    format!("{left} left to apply, about {:.0} s", after as f64 / rate)
 }
 
 /// Compares the table and its shadow.
@@ -406,9 +415,9 @@ mod tests {
     #[test]
     fn a_forecast_says_how_long_or_that_it_does_not_get_nearer() {
         let span = Duration::from_secs(10);
-        assert_eq!(forecast(30_000_000, 20_000_000, span), "19.1 MB of WAL left to apply, about 20 s");
+        assert_eq!(forecast(30_000_000, 20_000_000, span, false), "19.1 MB of WAL left to apply, about 20 s");
         assert_eq!(
-            forecast(1_000_000, 1_000_000, span),
+            forecast(1_000_000, 1_000_000, span, false),
             "977 kB of WAL left to apply, changes come as fast as they are applied"
         );
     }

@@ -122,11 +122,13 @@ impl<'a> Run<'a> {
         let Some(row) = state::read_unfinished(&session, self.table).await? else { return Ok(()) };
         state::set_error(&session, row.table_oid, &error.to_string()).await?;
         let retained = retained_wal(&session, &row.slot).await?;
+        let kept = match report.capture {
+            "trigger" => "its triggers go on filling the queue".to_owned(),
+            _ => format!("slot \"{}\" holds back {} of WAL", row.slot, bytes(retained)),
+        };
         report.notes.push(format!(
-            "it stays in state {} (slot \"{}\" holds back {} of WAL); `repcloud repack` goes on with it, `repcloud abort` undoes it",
-            row.state.as_str(),
-            row.slot,
-            bytes(retained)
+            "it stays in state {} ({kept}); `repcloud repack` goes on with it, `repcloud abort` undoes it",
+            row.state.as_str()
         ));
         Ok(())
     }
@@ -197,6 +199,7 @@ impl<'a> Run<'a> {
             session,
             oid,
             slot: unfinished.map_or_else(|| state::slot_name(database, oid), |row| row.slot),
+            queue: false,
             definition: None,
             snapshot: None,
             following: None,

@@ -24,7 +24,7 @@ pub struct RepackView {
     pub eta_seconds: Option<f64>,
     /// Changes applied since.
     pub changes_replayed: i64,
-    /// Bytes of WAL that were not applied yet.
+    /// Bytes of WAL that were not applied yet; with triggers the size of the queue.
     pub lag_bytes: i64,
     /// Attempts to swap.
     pub attempt: i32,
@@ -48,12 +48,14 @@ pub async fn read(options: &RepackOptions) -> Result<Vec<RepackView>, RepackErro
     if !state::exists(&session).await? {
         return Ok(Vec::new());
     }
-    let sql = "SELECT r.table_oid, greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(), c.applied_lsn))::int8, coalesce(c.changes, 0), \
+    let sql = "SELECT r.table_oid, CASE WHEN q.oid IS NOT NULL THEN pg_total_relation_size(q.oid) \
+               ELSE greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(), c.applied_lsn))::int8 END, coalesce(c.changes, 0), \
                extract(epoch FROM now() - r.started_at)::float8, \
                coalesce(greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)), 0)::int8, \
                EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = 7300104 AND l.objid = r.table_oid \
                        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) \
                FROM repcloud.repack r LEFT JOIN repcloud.checkpoint c ON c.source = r.slot AND c.target = '(repack)' AND c.phase = 'ready' \
+               LEFT JOIN pg_class q ON q.relname = 'queue_' || r.table_oid AND q.relnamespace = 'repcloud'::regnamespace \
                LEFT JOIN pg_replication_slots s ON s.slot_name = r.slot \
                WHERE r.state NOT IN ('cleaned', 'abandoned') OR r.updated_at > now() - interval '1 day'";
     let mut facts = std::collections::HashMap::new();

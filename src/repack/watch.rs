@@ -131,12 +131,22 @@ impl Watch<'_> {
 
     async fn retained(&self) -> Result<(), RepackError> {
         let Some(limit) = self.max_retained_wal else { return Ok(()) };
-        let retained = retained_wal(&self.session, &self.slot).await?;
+        let retained =
+            retained_wal(&self.session, &self.slot).await? + queue_size(&self.session, self.oid).await?;
         if retained > limit {
             return Err(RepackError::TooMuchWal { table: self.table.clone(), retained, limit });
         }
         Ok(())
     }
+}
+
+/// Bytes of the table's queue; 0 without one.
+async fn queue_size(session: &Session, table: Oid) -> Result<u64, RepackError> {
+    let sql = "SELECT pg_catalog.pg_total_relation_size(oid) FROM pg_catalog.pg_class \
+               WHERE relname = 'queue_' || $1::oid::text AND relnamespace = 'repcloud'::pg_catalog.regnamespace";
+    let row = session.query_opt(sql, &[&table]).await?;
+    let bytes: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
 /// Bytes of WAL that the slot holds back; 0 without a slot.

@@ -90,7 +90,10 @@ async fn only_a_permanent_table_that_stands_alone_is_taken() {
         ("distant", "it is a foreign table"),
     ] {
         let table = owner.table(name).await;
-        let found = kind::check(&owner.session, &table).await.unwrap();
+        let found =
+            kind::check(&owner.session, &table, &repcloud::capture::auto::CaptureOptions::default().ways())
+                .await
+                .unwrap();
         assert!(found.len() == 1 && found[0].problem.contains(word), "{name}: {:?}", lines(&found));
         assert!(is_refused(&found), "{name}");
         // The checks that follow cope with every kind.

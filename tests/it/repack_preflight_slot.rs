@@ -2,10 +2,19 @@
 
 use std::time::Duration;
 
+use repcloud::capture::auto::Asked;
+use repcloud::repack::options::RepackOptions;
 use repcloud::repack::preflight::{Severity, check_server, is_refused, server, slot};
 
 use crate::support::cluster::builder;
 use crate::support::owner::{Owner, lines};
+
+/// The same, and a slot it must be.
+fn by_slot(options: &RepackOptions) -> RepackOptions {
+    let mut options = options.clone();
+    options.settings.capture.asked = Asked::Slot;
+    options
+}
 
 #[tokio::test]
 async fn a_server_without_room_says_what_is_full() {
@@ -13,8 +22,9 @@ async fn a_server_without_room_says_what_is_full() {
         builder("full").setting("max_replication_slots", "1").setting("deadlock_timeout", "200ms"),
     )
     .await;
+    let options = by_slot(&owner.options);
     owner.admin.exec("SELECT pg_create_physical_replication_slot('taken')").await;
-    let found = check_server(&owner.session, &owner.options).await.unwrap();
+    let found = check_server(&owner.session, &options).await.unwrap();
     let text = lines(&found);
     assert_eq!(found.len(), 2, "{text:?}");
     assert!(
@@ -25,7 +35,7 @@ async fn a_server_without_room_says_what_is_full() {
     owner.admin.exec("SELECT pg_drop_replication_slot('taken')").await;
     for _ in 0..3 {
         // The one slot there is can be had again at once.
-        let found = check_server(&owner.session, &owner.options).await.unwrap();
+        let found = check_server(&owner.session, &options).await.unwrap();
         assert!(!is_refused(&found), "{:?}", lines(&found));
     }
 }
@@ -38,7 +48,10 @@ async fn a_server_without_walsenders_or_decoding_says_so() {
     assert!(found.len() == 1 && text[0].contains("no replication connection is free"), "{text:?}");
 
     let owner = Owner::over(builder("replica").setting("wal_level", "replica")).await;
+    // Triggers need none of it.
     let found = check_server(&owner.session, &owner.options).await.unwrap();
+    assert!(found.len() == 1 && found[0].severity == Severity::Warn, "{:?}", lines(&found));
+    let found = check_server(&owner.session, &by_slot(&owner.options)).await.unwrap();
     let text = lines(&found);
     assert!(
         found.len() == 1 && text[0].starts_with("Refuse server: server: wal_level is replica"),

@@ -219,7 +219,7 @@ mod tests {
         for line in [
             "repcloud repack --table orders",
             "repcloud repack --schema a.b",
-            "repcloud repack --capture trigger",
+            "repcloud repack --capture queue",
             "repcloud repack --jobs 0",
             "repcloud repack --jobs 65",
             "repcloud repack --verify some",

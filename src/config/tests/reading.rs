@@ -12,7 +12,7 @@ port = "5432"
 user = 7
 database = "d"
 sslmode = "yes"
-capture = "trigger"
+capture = "queue"
 plugin = "decoderbufs"
 max_retained_wal = "20 apples"
 lock_timeout = "soon"
@@ -45,7 +45,7 @@ log_level = "loud"
         "6: connections.prod.user: expected a string, found a whole number",
         "8: connections.prod.sslmode: \"yes\" is not a value it can have; use one of: disable, allow, prefer, \
          require, verify-ca, verify-full",
-        "9: connections.prod.capture: \"trigger\" is not built yet (capture by triggers); choose another value",
+        "9: connections.prod.capture: \"queue\" is not a value it can have; use one of: auto, slot, trigger",
         "10: connections.prod.plugin: \"decoderbufs\" is not a value it can have; use one of: pgoutput, wal2json",
         "11: connections.prod.max_retained_wal: \"20 apples\" is not a size like \"20GB\"",
         "12: connections.prod.lock_timeout: \"soon\" is not a time like \"500ms\" or \"10s\"",

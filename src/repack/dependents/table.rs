@@ -155,10 +155,6 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
             refuse("it is partitioned and holds no rows of its own".into(), Some("repack its partitions"))
         }
         ("f", _) => refuse("it is a foreign table".into(), Some("repack it on its own server")),
-        ("r", "u") => refuse(
-            "it is UNLOGGED: a slot does not carry its changes".into(),
-            Some("ALTER TABLE … SET LOGGED, or VACUUM FULL"),
-        ),
         ("r", "t") => refuse("it is temporary".into(), None),
         ("r", _) => {}
         _ => refuse("it is no table".into(), None),
@@ -251,8 +247,9 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     let shadow = draft.shadow.to_string();
     let wanted = draft.storage_options();
     draft.create.push(format!(
-        "CREATE TABLE {shadow} (LIKE {table} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE \
+        "CREATE {} {shadow} (LIKE {table} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE \
          INCLUDING COMPRESSION) USING heap WITH ({}) TABLESPACE {}",
+        if head.persistence == "u" { "UNLOGGED TABLE" } else { "TABLE" },
         wanted.loading().join(", "),
         quote_ident(draft.options.tablespace.as_deref().unwrap_or(&head.tablespace)),
     ));

@@ -16,13 +16,14 @@ pub(super) const KIND: Kind = Kind {
     plan,
 };
 
-/// $1 the table's oid.
+/// $1 the table's oid. Triggers that fill our own queue stay on the old table and go with it.
 pub(super) const QUERY: &str = "SELECT t.oid::int8 AS oid, t.tgname AS name, pg_get_triggerdef(t.oid) AS definition, \
        t.tgenabled::text AS enabled, t.tgparentid <> 0 AS inherited, t.tgconstrrelid = t.tgrelid AS from_itself, \
        has_function_privilege(t.tgfoid, 'EXECUTE') AS may_execute, \
        format('%I.%I', fn.nspname, f.proname) AS function, obj_description(t.oid, 'pg_trigger') AS comment \
      FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace fn ON fn.oid = f.pronamespace \
-     WHERE t.tgrelid = $1 AND NOT t.tgisinternal ORDER BY t.tgname";
+     WHERE t.tgrelid = $1 AND NOT t.tgisinternal \
+       AND NOT (fn.nspname = 'repcloud' AND f.proname IN ('queue_' || $1::text || '_row', 'queue_' || $1::text || '_truncate')) ORDER BY t.tgname";
 
 /// One trigger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

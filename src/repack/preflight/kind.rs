@@ -1,6 +1,7 @@
 //! What kind of table it is: only a permanent, ordinary table that stands alone can be rebuilt beside itself.
 
 use super::finding::Finding;
+use crate::capture::auto::Way;
 use crate::model::TableName;
 use crate::pg::Session;
 use crate::repack::ask::{AskError, cell, rows};
@@ -33,8 +34,8 @@ struct Shape {
     extension: Option<String>,
 }
 
-/// Refuses what cannot be rebuilt.
-pub async fn check(session: &Session, table: &TableFacts) -> Result<Vec<Finding>, AskError> {
+/// Refuses what cannot be rebuilt, when changes are read in one of these ways.
+pub async fn check(session: &Session, table: &TableFacts, ways: &[Way]) -> Result<Vec<Finding>, AskError> {
     const WHAT: &str = "the kind of a table";
     let found = rows(session, WHAT, SHAPE, &[&table.oid]).await?;
     let Some(row) = found.first() else {
@@ -47,10 +48,10 @@ pub async fn check(session: &Session, table: &TableFacts) -> Result<Vec<Finding>
         children: cell(row, 3, WHAT)?,
         extension: cell(row, 4, WHAT)?,
     };
-    Ok(judge(table, &shape))
+    Ok(judge(table, &shape, ways))
 }
 
-fn judge(table: &TableFacts, shape: &Shape) -> Vec<Finding> {
+fn judge(table: &TableFacts, shape: &Shape, ways: &[Way]) -> Vec<Finding> {
     let name = &table.name;
     let other = match table.kind {
         'r' => None,
@@ -68,6 +69,7 @@ fn judge(table: &TableFacts, shape: &Shape) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut refuse = |problem: String| findings.push(Finding::refuse(CHECK, name, problem));
     match table.persistence {
+        'u' if ways == [Way::Triggers] => {}
         'u' => refuse("it is unlogged, so no slot sees its changes".to_owned()),
         't' => refuse("it is temporary, another session cannot read it".to_owned()),
         _ => {}
@@ -94,7 +96,9 @@ fn judge(table: &TableFacts, shape: &Shape) -> Vec<Finding> {
         refuse("it is in a schema of ours or of the server".to_owned());
     }
     if table.persistence == 'u' {
-        let remedy = format!("ALTER TABLE {name} SET LOGGED rewrites it, and so removes its bloat at once");
+        let remedy = format!(
+            "set capture = \"trigger\"; or ALTER TABLE {name} SET LOGGED, which rewrites it, and so removes its bloat at once"
+        );
         findings = findings.into_iter().map(|finding| finding.help(remedy.clone())).collect();
     }
     findings
@@ -110,12 +114,16 @@ fn is_ours(name: &TableName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Plugin;
     use crate::repack::select::tests::table;
 
     #[test]
     fn a_plain_table_has_no_finding_and_every_other_kind_has_one() {
         let heap = || Shape { access_method: "heap".into(), ..Shape::default() };
         let plain = table("t", None);
+        let ways = [Way::Slot(Plugin::Pgoutput), Way::Triggers];
+        let judge_ways = judge;
+        let judge = |table: &TableFacts, shape: &Shape| judge_ways(table, shape, &ways);
         assert_eq!(judge(&plain, &heap()), []);
         for (kind, word) in [('p', "partitioned"), ('f', "foreign"), ('v', "view"), ('m', "REFRESH")] {
             let findings = judge(&TableFacts { kind, ..plain.clone() }, &heap());
@@ -132,7 +140,9 @@ mod tests {
             let findings = judge(&plain, &shape);
             assert!(findings.len() == 1 && findings[0].problem.contains(word), "{findings:?}");
         }
-        let unlogged = judge(&TableFacts { persistence: 'u', ..plain.clone() }, &heap());
+        let table = TableFacts { persistence: 'u', ..plain.clone() };
+        assert_eq!(judge_ways(&table, &heap(), &[Way::Triggers]), [], "triggers see an unlogged table");
+        let unlogged = judge(&table, &heap());
         assert!(
             unlogged[0].remedy.as_ref().is_some_and(|remedy| remedy.contains("SET LOGGED")),
             "{unlogged:?}"

@@ -76,7 +76,7 @@ pub async fn check_server(
     options: &RepackOptions,
 ) -> Result<Vec<Finding>, PreflightError> {
     let server = server::read(session).await?;
-    let mut findings = server::judge(&server);
+    let mut findings = server::judge(&server, &options.settings.capture.ways());
     findings.extend(limits::judge(&server, &options.settings));
     findings.extend(publications::check(session).await?);
     findings.extend(throttle::check(session, &options.settings.throttle).await?);
@@ -94,7 +94,7 @@ pub async fn check_table(
     table: &TableFacts,
 ) -> Result<Vec<Finding>, PreflightError> {
     let server = server::read(session).await?;
-    let mut findings = kind::check(session, table).await?;
+    let mut findings = kind::check(session, table, &options.settings.capture.ways()).await?;
     findings.extend(rights::check(session, table, &server).await?);
     findings.extend(leftovers::check(session, options, table).await?);
     findings.extend(transactions::check(session, table, OLD).await?);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::finding::{Finding, Severity};
+use crate::capture::auto::Way;
 use crate::model::{Oid, quote_ident};
 use crate::pg::Session;
 use crate::repack::ask::{AskError, cell, rows};
@@ -90,7 +91,7 @@ pub async fn read(session: &Session) -> Result<ServerFacts, AskError> {
 }
 
 /// What stands against any repack here. Pure.
-pub fn judge(server: &ServerFacts) -> Vec<Finding> {
+pub fn judge(server: &ServerFacts, ways: &[Way]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (role, database) = (quote_ident(&server.role), quote_ident(&server.database));
     if server.in_recovery {
@@ -98,13 +99,15 @@ pub fn judge(server: &ServerFacts) -> Vec<Finding> {
         let remedy = "connect to the primary";
         findings.push(Finding::of_server(CHECK, Severity::Refuse, problem).help(remedy));
     }
-    if server.wal_level != "logical" {
+    let slots = ways.iter().any(|way| matches!(way, Way::Slot(_)));
+    if server.wal_level != "logical" && slots {
         let problem = format!("wal_level is {}, a slot needs logical", server.wal_level);
         let remedy = "run: ALTER SYSTEM SET wal_level = 'logical'; and restart the server";
-        findings.push(Finding::of_server(CHECK, Severity::Refuse, problem).help(remedy));
+        let severity = if ways.contains(&Way::Triggers) { Severity::Warn } else { Severity::Refuse };
+        findings.push(Finding::of_server(CHECK, severity, problem).help(remedy));
     }
     if !server.may_create {
-        let problem = format!("it may not make a publication in database {database}");
+        let problem = format!("it may not make schemas and publications in database {database}");
         let remedy = format!("run: GRANT CREATE ON DATABASE {database} TO {role}");
         findings.push(Finding::of_role(CHECK, &server.role, problem).help(remedy));
     }
@@ -119,6 +122,7 @@ pub fn judge(server: &ServerFacts) -> Vec<Finding> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::capture::Plugin;
 
     pub(in crate::repack::preflight) fn server() -> ServerFacts {
         ServerFacts {
@@ -139,7 +143,8 @@ pub(super) mod tests {
 
     #[test]
     fn everything_that_is_missing_is_said_at_once() {
-        assert_eq!(judge(&server()), []);
+        let ways = [Way::Slot(Plugin::Pgoutput)];
+        assert_eq!(judge(&server(), &ways), []);
         let bare = ServerFacts {
             in_recovery: true,
             wal_level: "replica".into(),
@@ -147,12 +152,13 @@ pub(super) mod tests {
             schema: Some(false),
             ..server()
         };
-        let lines: Vec<String> = judge(&bare).iter().map(ToString::to_string).collect();
+        let lines: Vec<String> = judge(&bare, &ways).iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 4);
+        assert_eq!(judge(&bare, &[Way::Triggers]).len(), 3, "triggers need no wal_level");
         assert!(lines[1].contains("wal_level is replica") && lines[1].contains("restart"), "{lines:?}");
         assert_eq!(
             lines[2],
-            "role app: it may not make a publication in database shop; run: GRANT CREATE ON DATABASE shop TO app"
+            "role app: it may not make schemas and publications in database shop; run: GRANT CREATE ON DATABASE shop TO app"
         );
     }
 }

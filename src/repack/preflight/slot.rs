@@ -38,8 +38,9 @@ pub async fn check_within(
     limit: Duration,
 ) -> Result<Vec<Finding>, PreflightError> {
     let mut all = Vec::new();
-    for way in options.settings.capture.ways() {
-        let Way::Slot(plugin) = way else { continue };
+    let ways = options.settings.capture.ways();
+    for way in &ways {
+        let Way::Slot(plugin) = *way else { continue };
         let findings = check_plugin(session, options, server, (plugin, limit)).await?;
         if !is_refused(&findings) {
             return Ok(findings);
@@ -48,6 +49,10 @@ pub async fn check_within(
     }
     // A role without the right has it with no plugin: that is said once.
     all.dedup();
+    if ways.contains(&Way::Triggers) {
+        // Changes are then read from triggers.
+        all.iter_mut().for_each(|finding: &mut Finding| finding.severity = Severity::Warn);
+    }
     Ok(all)
 }
 
@@ -132,28 +137,26 @@ fn refused(error: PgError, plugin: Plugin, server: &ServerFacts) -> Result<Vec<F
     Ok(vec![finding])
 }
 
-/// The plugin that the table's slot is made with: the configured one, or the first that the server lets us use. What it
-/// cannot carry is refused.
-pub(crate) async fn plugin(
+/// How the table's changes are read: as configured, or the first way that the server lets us go. What a plugin cannot carry is
+/// refused.
+pub(crate) async fn way(
     options: &RepackOptions,
     table: &TableDef,
     events: &Events,
-) -> Result<Plugin, RepackError> {
+) -> Result<Way, RepackError> {
     let capture = options.settings.capture;
     let plugin = match (capture.asked, capture.plugin) {
+        (Asked::Trigger, _) => return Ok(Way::Triggers),
         (Asked::Slot, plugin) => plugin.unwrap_or_default(),
         (Asked::Auto, _) => {
             let choice = auto::choose(&options.connect, &capture.ways()).await?;
             let why: Vec<String> = choice.passed_over.iter().map(ToString::to_string).collect();
-            match choice.way {
-                Some(Way::Slot(plugin)) => {
-                    for why in why {
-                        events.warning(format!("passed over, {why}"));
-                    }
-                    plugin
-                }
-                Some(Way::Triggers) | None => return Err(RepackError::Refused(why)),
+            let Some(way) = choice.way else { return Err(RepackError::Refused(why)) };
+            for why in why {
+                events.warning(format!("passed over, {why}"));
             }
+            let Way::Slot(plugin) = way else { return Ok(way) };
+            plugin
         }
     };
     if plugin == Plugin::Wal2json && !capture.allow_lossy_numbers {
@@ -162,5 +165,5 @@ pub(crate) async fn plugin(
             return Err(RepackError::Refused(vec![CaptureError::LossyNumbers { columns }.to_string()]));
         }
     }
-    Ok(plugin)
+    Ok(Way::Slot(plugin))
 }

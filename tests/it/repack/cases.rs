@@ -1,9 +1,9 @@
 //! Cases of repack without code: the folders `tests/cases/repack_*`, one test each.
 //!
 //! A case is `create.sql` (run by the owner, table `t` among it), `before.sql` and `during.sql` (may be missing) and `expect.toml`
-//! (see [`Case`]). It is run three times, on a server each: with the changes of `during.sql` made while the copy is held up, so that
-//! they are replayed over copied rows, the same from a slot with wal2json, and made while the copy is complete and waits for the
-//! exchange.
+//! (see [`Case`]). It is run four times, on a server each: with the changes of `during.sql` made while the copy is held up, so that
+//! they are replayed over copied rows, the same from a slot with wal2json, the same from triggers by a role without REPLICATION,
+//! and made while the copy is complete and waits for the exchange.
 //!
 //! The sessions of `before.sql` are open, in a transaction perhaps, when the repack begins, and go on in `during.sql`. Where there
 //! are any, `during.sql` is run as soon as the slot is asked for: the server makes it only after the end of transactions that
@@ -41,6 +41,10 @@ macro_rules! cases {
             #[tokio::test]
             async fn from_wal2json() {
                 super::run(stringify!($name), super::Way::Json).await;
+            }
+            #[tokio::test]
+            async fn from_triggers() {
+                super::run(stringify!($name), super::Way::Triggers).await;
             }
         })*
     };
@@ -116,6 +120,8 @@ enum Way {
     Waiting,
     /// As `Copying`, from a slot with wal2json. What is refused is refused whatever the plugin: it is run with the others.
     Json,
+    /// As `Copying`, from triggers: the role may use no slot.
+    Triggers,
 }
 
 fn folder() -> PathBuf {
@@ -158,11 +164,21 @@ async fn run(name: &str, way: Way) {
     if way == Way::Json && (case.exit == 3 || !has_wal2json()) {
         return;
     }
+    // It waits for no transaction but those that write to the table: there is nothing to tell.
+    if way == Way::Triggers && !case.tells.is_empty() {
+        return;
+    }
     let mut settings = format!("throttle_file = \"env:HOLD\"\n{}", case.settings);
     if way == Way::Json {
         settings.push_str("\nplugin = \"wal2json\"\nallow_lossy_numbers = true\n");
     }
+    if way == Way::Triggers {
+        settings.push_str("\ncapture = \"trigger\"\n");
+    }
     let Live { cluster, owner, admin, program } = Live::new(&files.create, &settings).await;
+    if way == Way::Triggers {
+        admin.exec("ALTER ROLE app NOREPLICATION").await;
+    }
     let hold = program.home().join("hold");
     program.write("config/table_conf/default_live.toml", &case.table_conf);
     let live = Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) };
@@ -199,14 +215,18 @@ async fn carried_out(live: &Live, files: &Files, hold: &Path, way: Way) -> Strin
         case.tells.iter().all(|text| stderr.contains(text))
     };
     let running = match way {
-        Way::Copying | Way::Json => {
+        Way::Copying | Way::Json | Way::Triggers => {
             std::fs::write(hold, "").unwrap();
             live.program.spawn(&["repack", "--json", "--table", TABLE, "--verify", "full"])
         }
         Way::Waiting => live.program.spawn(&["repack", "--json", "--table", TABLE, "--postpone-swap"]),
     };
     if !sessions.is_empty() {
-        slot_is_asked_for(live).await;
+        if way == Way::Triggers {
+            triggers_are_asked_for(live).await;
+        } else {
+            slot_is_asked_for(live).await;
+        }
         let (first, then) = during.split_once("-- @told\n").unwrap_or((during, ""));
         change(live, first, &mut sessions).await;
         if !then.is_empty() {
@@ -215,7 +235,7 @@ async fn carried_out(live: &Live, files: &Files, hold: &Path, way: Way) -> Strin
         }
     }
     match way {
-        Way::Copying | Way::Json => {
+        Way::Copying | Way::Json | Way::Triggers => {
             until("the copy is held up", LIMIT, || async {
                 live.state().await == "shadow_ready" && live.admin.value(HELD).await == "1"
             })
@@ -236,6 +256,16 @@ async fn carried_out(live: &Live, files: &Files, hold: &Path, way: Way) -> Strin
 /// A slot whose snapshot is held: rows are being copied.
 const HELD: &str = "SELECT count(*) FROM repcloud.repack WHERE copied_at_lsn > '0/0'";
 
+/// They are there, or wait for those who write.
+async fn triggers_are_asked_for(live: &Live) {
+    until("triggers are asked for", LIMIT, || async {
+        let asked = "SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!repcloud%') \
+             + (SELECT count(*) FROM pg_locks WHERE mode = 'ShareRowExclusiveLock' AND NOT granted) > 0";
+        live.admin.value(asked).await == "t"
+    })
+    .await;
+}
+
 async fn slot_is_asked_for(live: &Live) {
     until("the slot is asked for", LIMIT, || async {
         let slots =
@@ -253,7 +283,7 @@ fn end(live: &Live, case: &Case, running: Running, hold: &Path, way: Way) -> Fin
         return live.command(command, &["--table", TABLE]).0;
     }
     match way {
-        Way::Copying | Way::Json => std::fs::remove_file(hold).unwrap(),
+        Way::Copying | Way::Json | Way::Triggers => std::fs::remove_file(hold).unwrap(),
         Way::Waiting => {
             let swap = live.command("swap", &["--table", TABLE]).0;
             assert_eq!(swap.code(), case.exit, "{swap:?}, asked of {}", running.stderr());

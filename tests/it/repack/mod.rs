@@ -10,6 +10,7 @@ mod leftovers;
 mod load;
 mod options;
 mod settings;
+mod trigger;
 mod under_lock;
 mod ways;
 
@@ -102,6 +103,9 @@ impl Live {
         let left = "SELECT 'slot ' || slot_name FROM pg_replication_slots UNION ALL SELECT 'publication ' || pubname FROM pg_publication \
              UNION ALL SELECT 'relation ' || oid::regclass::text FROM pg_class WHERE relnamespace IN (SELECT oid FROM pg_namespace \
              WHERE nspname IN ('repcloud_new', 'repcloud_old')) \
+             UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE '!repcloud%' \
+             UNION ALL SELECT 'queue ' || relname FROM pg_class WHERE relname LIKE 'queue\\_%' AND relnamespace = 'repcloud'::regnamespace \
+             UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'repcloud'::regnamespace \
              UNION ALL SELECT 'position ' || source FROM repcloud.checkpoint \
              UNION ALL SELECT 'constraint ' || conname FROM pg_constraint WHERE NOT convalidated";
         let rows = self.admin.query_text(left).await;

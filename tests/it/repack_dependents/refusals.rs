@@ -42,7 +42,6 @@ async fn refused(cases: &[Refused]) {
 #[tokio::test]
 async fn tables_of_the_wrong_sort() {
     refused(&[
-        by_app("unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", &["table public.t: it is UNLOGGED"]),
         by_app("partitioned", "CREATE TABLE t (id int) PARTITION BY LIST (id)", &["table public.t: it is partitioned"]),
         by_app(
             "leaf",
