@@ -110,6 +110,15 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
     for trigger in &inventory.triggers {
         book.add(format!("trigger {} on {name}", quote_ident(&trigger.name)), trigger);
     }
+    for policy in &inventory.policies {
+        let mut policy = policy.clone();
+        // In no order: what made it kept none.
+        policy.roles.sort();
+        book.add(format!("policy {} on {}", quote_ident(&policy.name), policy.place()), &policy);
+    }
+    for rule in &inventory.rules {
+        book.add(format!("rule {} on {}", quote_ident(&rule.name), rule.place()), rule);
+    }
     for view in &inventory.views {
         book.add(format!("view {}", view.place()), view);
     }

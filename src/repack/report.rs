@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::TableName;
+use crate::model::{Oid, TableName};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -88,5 +88,48 @@ impl TableReport {
             hint: None,
             notes: Vec::new(),
         }
+    }
+}
+
+/// What has another identity after a swap, and what a person should look at. Pure.
+pub(crate) fn changed_identity(
+    table: &TableName,
+    (old, new): (Oid, Oid),
+    publications: &[String],
+    analyzed: bool,
+) -> Vec<String> {
+    let mut notes = vec![
+        format!(
+            "{table} has oid {new} (it was {old}), and its indexes, constraints, triggers and row type have new ones: \
+             look at what keeps an oid or a regclass, such as monitoring"
+        ),
+        format!(
+            "cached plans renew themselves, but statements prepared before that return {table} as one value, not column by column, \
+             must be prepared again"
+        ),
+    ];
+    let advice = if analyzed { "" } else { "; it was not analyzed (analyze_tables), so run ANALYZE" };
+    notes.push(format!("the counters of {table} in pg_stat_user_tables begin at zero{advice}"));
+    if !publications.is_empty() {
+        notes.push(format!(
+            "{table} is published by {}: to subscribers it is a new relation of the same name; see that they go on",
+            publications.join(", ")
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_identity_is_named() {
+        let table = TableName::new("public", "t");
+        let plain = changed_identity(&table, (10, 20), &[], true);
+        assert!(plain.len() == 3 && plain[0].contains("oid 20 (it was 10)"), "{plain:?}");
+        assert!(!plain[2].contains("ANALYZE"), "{plain:?}");
+        let other = changed_identity(&table, (10, 20), &["p".into(), "q".into()], false);
+        assert!(other[2].contains("run ANALYZE") && other[3].contains("published by p, q"), "{other:?}");
     }
 }

@@ -19,7 +19,7 @@ use crate::repack::options::RepackOptions;
 use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
 use crate::repack::preflight::slot;
 use crate::repack::preflight::space::bytes;
-use crate::repack::report::{Outcome, TableReport};
+use crate::repack::report::{Outcome, TableReport, changed_identity};
 use crate::repack::shadow::{self, OURS, relation_oid};
 use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::steps;
@@ -395,6 +395,14 @@ impl Job<'_> {
         Ok(Outcome::Prepared)
     }
 
+    /// Publications the table is in, ours gone.
+    async fn published_by(&self) -> Result<Vec<String>, RepackError> {
+        let sql = "SELECT quote_ident(pubname) FROM pg_catalog.pg_publication_tables \
+                   WHERE schemaname = $1 AND tablename = $2 ORDER BY pubname";
+        let rows = self.session.query(sql, &[&self.table.schema, &self.table.table]).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
     /// After the swap: nothing of ours stays, foreign keys become valid again.
     async fn clean_up(&mut self) -> Result<(), RepackError> {
         if let Some(following) = self.following.take() {
@@ -414,6 +422,10 @@ impl Job<'_> {
         (self.report.bytes_before, self.report.bytes_after) = (row.bytes_before, size);
         self.report.rows_copied = row.rows_copied;
         self.report.changes_replayed = changes;
+        let identities = (self.oid, row.shadow_oid);
+        let publications = self.published_by().await?;
+        let analyzed = self.options.settings.analyze_tables;
+        self.report.notes.extend(changed_identity(self.table, identities, &publications, analyzed));
         state::set_state(&self.session, self.oid, RepackState::Cleaned).await
     }
 }

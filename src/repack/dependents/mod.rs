@@ -11,8 +11,10 @@ mod foreign_keys;
 mod grants;
 mod indexes;
 mod others;
+mod policies;
 mod publications;
 mod read;
+mod rules;
 mod sequences;
 mod statistics;
 mod table;
@@ -30,8 +32,10 @@ pub use foreign_keys::ForeignKey;
 pub use grants::Grant;
 pub use indexes::{Index, IndexConstraint, IndexTarget};
 pub use others::Dependent;
+pub use policies::Policy;
 pub use publications::{Publication, PublicationScope};
 pub use read::{read, read_here};
+pub use rules::Rule;
 pub use sequences::Sequence;
 pub use statistics::Statistics;
 pub use table::Head;
@@ -70,6 +74,10 @@ pub struct Inventory {
     pub statistics: Vec<Statistics>,
     /// Triggers, without those that make constraints work.
     pub triggers: Vec<Trigger>,
+    /// Policies of the table, and of others that name it.
+    pub policies: Vec<Policy>,
+    /// Rules of the table, and of others that name it.
+    pub rules: Vec<Rule>,
     /// Views that name the table themselves.
     pub views: Vec<View>,
     /// Publications the table is in.
@@ -128,6 +136,8 @@ pub const KINDS: &[Kind] = &[
     statistics::KIND,
     triggers::KIND,
     views::KIND,
+    policies::KIND,
+    rules::KIND,
     publications::KIND,
 ];
 

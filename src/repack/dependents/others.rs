@@ -86,14 +86,8 @@ impl Dependent {
             ("pg_rewrite", Some("v")) if by_type => {
                 Refusal::new(format!("view {relation}"), format!("it uses the table's row type; {yet}"))
             }
-            ("pg_rewrite", _) if self.own => {
-                Refusal::new(self.description.clone(), format!("rules of the table are {yet}"))
-            }
             ("pg_rewrite", _) => {
                 Refusal::new(self.description.clone(), format!("it uses {}; {yet}", self.part))
-            }
-            ("pg_policy", _) if self.own => {
-                Refusal::new(self.description.clone(), format!("policies of the table are {yet}"))
             }
             ("pg_proc", _) if by_type => Refusal::new(
                 self.description.clone(),

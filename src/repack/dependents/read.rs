@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
-use super::{Inventory, checks, columns, foreign_keys, indexes, others, publications};
-use super::{sequences, statistics, table, triggers, views};
+use super::{Inventory, checks, columns, foreign_keys, indexes, others, policies, publications};
+use super::{rules, sequences, statistics, table, triggers, views};
 use crate::model::TableName;
 use crate::pg::Session;
 
@@ -42,7 +42,8 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     let oid = head.oid;
     let (
         (columns, sequences, checks, indexes, foreign_keys),
-        (statistics, triggers, views, publications, others),
+        (statistics, triggers, policies, rules, views),
+        (publications, others),
     ) = futures_util::try_join!(
         async {
             futures_util::try_join!(
@@ -57,7 +58,13 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
             futures_util::try_join!(
                 rows(session, &text, "the extended statistics", statistics::QUERY, oid),
                 rows(session, &text, "the triggers", triggers::QUERY, oid),
+                rows(session, &text, "the policies", policies::QUERY, oid),
+                rows(session, &text, "the rules", rules::QUERY, oid),
                 rows(session, &text, "the views", views::QUERY, oid),
+            )
+        },
+        async {
+            futures_util::try_join!(
                 rows(session, &text, "the publications", publications::QUERY, oid),
                 rows(session, &text, "what else hangs on it", others::QUERY, oid),
             )
@@ -75,13 +82,15 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         foreign_keys,
         statistics,
         triggers,
+        policies,
+        rules,
         views,
         publications,
         others,
     })
 }
 
-/// Boxed: ten of them in one future would be large.
+/// Boxed: a dozen of them in one future would be large.
 fn rows<'a, T: DeserializeOwned + Send + 'a>(
     session: &'a Session,
     table: &'a str,

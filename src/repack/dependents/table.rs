@@ -34,7 +34,7 @@ pub(super) const QUERY: &str = concat!(
        'extension', (SELECT e.extname FROM pg_extension e WHERE c.oid = ANY (e.extconfig) OR EXISTS \
                      (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid \
                       AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid) LIMIT 1), \
-       'row_security', c.relrowsecurity OR c.relforcerowsecurity, \
+       'row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity, \
        'security_labels', EXISTS (SELECT FROM pg_seclabel l \
                                   WHERE l.classoid = 'pg_class'::regclass AND l.objoid = c.oid), \
        'subscribed', EXISTS (SELECT FROM pg_subscription_rel r WHERE r.srrelid = c.oid), \
@@ -113,8 +113,10 @@ pub struct Head {
     pub parents: Vec<String>,
     /// The extension it belongs to, as a member or a configuration table.
     pub extension: Option<String>,
-    /// Row level security is enabled or forced.
+    /// Row level security is enabled.
     pub row_security: bool,
+    /// It is forced on the owner.
+    pub force_row_security: bool,
     /// It has security labels.
     pub security_labels: bool,
     /// A subscription writes into it.
@@ -172,9 +174,6 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
     }
     if let Some(extension) = &head.extension {
         refuse(format!("it belongs to extension {extension}"), None);
-    }
-    if head.row_security {
-        refuse("row level security is on; not supported yet".into(), None);
     }
     if head.security_labels {
         refuse("it has security labels".into(), None);

@@ -106,12 +106,7 @@ fn claims(inventory: &Inventory, dependent: &Dependent) -> bool {
 
 fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     for view in outer_first(&inventory.views) {
-        // Changes nothing, but locks the view alone; LOCK TABLE would lock everything beneath it.
-        draft.lock(
-            Draft::VIEWS,
-            &format!("view {}", view.place()),
-            format!("ALTER VIEW {} OWNER TO {}", view.place(), quote_ident(&view.owner)),
-        );
+        draft.lock_view(&view.place(), &view.owner);
         draft.exchange(Phase::Repoint, view.replace());
         draft.forecast_ms += 0.4;
     }

@@ -28,7 +28,7 @@ pub(crate) enum Phase {
     Comments,
     /// Grants that could not be made before.
     Grants,
-    /// Views look at the new table.
+    /// Views, policies and rules look at the new table.
     Repoint,
     /// Publications.
     Publish,
@@ -63,7 +63,9 @@ pub(crate) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// Views, outer first.
-    pub(crate) const VIEWS: Rank = Rank(1);
+    const VIEWS: Rank = Rank(1);
+    /// Tables with policies or rules that name ours.
+    const NAMERS: Rank = Rank(3);
     /// Tables that reference ours.
     const CHILDREN: Rank = Rank(4);
     /// Ours.
@@ -140,6 +142,20 @@ impl<'a> Draft<'a> {
         self.locks.push((rank, LockStep { object: object.to_owned(), statement }));
     }
 
+    /// Locks a view alone: the statement changes nothing, and LOCK TABLE would lock everything beneath it.
+    pub(crate) fn lock_view(&mut self, view: &TableName, owner: &str) {
+        let object = format!("view {view}");
+        if !self.locks.iter().any(|(_, step)| step.object == object) {
+            let statement = format!("ALTER VIEW {view} OWNER TO {}", quote_ident(owner));
+            self.lock(Self::VIEWS, &object, statement);
+        }
+    }
+
+    /// Locks a table with a policy or a rule that names ours.
+    pub(crate) fn lock_namer(&mut self, table: &TableName, owner: &str, may_lock: bool) {
+        self.table_locks.insert(table.clone(), (Self::NAMERS, exclusively(table, owner, may_lock)));
+    }
+
     /// Locks the table of the plan.
     pub(crate) fn lock_table(&mut self, table: &TableName, owner: &str, may_lock: bool) {
         self.table_locks.insert(table.clone(), (Self::TABLE, exclusively(table, owner, may_lock)));
@@ -147,7 +163,8 @@ impl<'a> Draft<'a> {
 
     /// Locks a table that references ours.
     pub(crate) fn lock_child(&mut self, table: &TableName, owner: &str, may_lock: bool) {
-        self.table_locks.insert(table.clone(), (Self::CHILDREN, exclusively(table, owner, may_lock)));
+        let lock = (Self::CHILDREN, exclusively(table, owner, may_lock));
+        self.table_locks.entry(table.clone()).or_insert(lock);
     }
 
     /// Locks a table that ours references, unless it references ours too: then it is locked already.

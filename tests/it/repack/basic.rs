@@ -43,6 +43,22 @@ async fn a_bloated_table_is_rebuilt_and_nothing_of_it_is_lost() {
 }
 
 #[tokio::test]
+async fn it_says_what_has_another_identity() {
+    let live = Live::new(
+        "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE PUBLICATION \"to all\" FOR TABLE t",
+        "",
+    )
+    .await;
+    let old = live.admin.value("SELECT 't'::regclass::oid").await;
+    let finished = live.program.run(&["repack", "--table", "public.t"], super::LIMIT).expect_code(0);
+    let new = live.admin.value("SELECT 't'::regclass::oid").await;
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    for text in [format!("public.t has oid {new} (it was {old})"), "published by \"to all\":".into()] {
+        assert!(said.contains(&text), "{text}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn it_can_be_done_again_and_again() {
     let live = Live::new(ORDERS, "tables = [\"public.orders\", \"public.customer\"]").await;
     for round in 0..3 {

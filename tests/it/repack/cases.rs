@@ -66,8 +66,10 @@ cases! {
     repack_open_overlap
     repack_order_of_actions
     repack_partition_refused
+    repack_policies
+    repack_policies_refused
     repack_replica_role
-    repack_rule_refused
+    repack_rules
     repack_savepoints
     repack_small_replay
     repack_toast

@@ -215,6 +215,80 @@ async fn triggers_statistics_publications_and_views() {
 }
 
 #[tokio::test]
+async fn policies() {
+    come_back(&[
+        (
+            "policies",
+            "CREATE TABLE t (id int PRIMARY KEY, who name DEFAULT current_user, a int); CREATE TABLE o (id int, ok bool); \
+             ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY everybody ON t USING (a > 0); \
+             CREATE POLICY \"My own\" ON t AS RESTRICTIVE FOR UPDATE TO reader, \"Big Role\", writer USING (who = current_user) WITH CHECK (a < 'it''s'::text::varchar::text::int4); \
+             CREATE POLICY ins ON t FOR INSERT TO writer WITH CHECK (id IN (SELECT o.id FROM o WHERE ok)); \
+             CREATE POLICY del ON t FOR DELETE USING (NOT EXISTS (SELECT FROM t AS x WHERE x.id > t.id)); \
+             CREATE POLICY sel ON t FOR SELECT TO reader USING ((t).a > 1 AND ROW(id, who, a)::t IS NOT NULL); \
+             CREATE POLICY none ON t FOR SELECT USING (NULL); \
+             COMMENT ON POLICY del ON t IS 'it''s late'; COMMENT ON POLICY \"My own\" ON t IS 'own'; \
+             INSERT INTO t SELECT i, 'x', i % 3 FROM generate_series(1, 30) i",
+        ),
+        (
+            "policies_asleep",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE POLICY asleep ON t USING (id > 0); INSERT INTO t VALUES (1)",
+        ),
+        (
+            "policies_elsewhere",
+            "CREATE TABLE t (id int PRIMARY KEY, a int REFERENCES t); CREATE SCHEMA s; CREATE TABLE s.\"O\" (id int REFERENCES t); \
+             ALTER TABLE s.\"O\" ENABLE ROW LEVEL SECURITY; INSERT INTO t VALUES (1); \
+             CREATE POLICY p ON s.\"O\" FOR ALL TO reader USING (id IN (SELECT id FROM t)) WITH CHECK (EXISTS (SELECT FROM t WHERE t.id = \"O\".id)); \
+             CREATE POLICY q ON s.\"O\" AS RESTRICTIVE FOR INSERT WITH CHECK (id < (SELECT max(t.a) FROM t)); COMMENT ON POLICY p ON s.\"O\" IS 'p'",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn forced_policies_of_a_role_that_they_do_not_bind() {
+    let world = World::start().await;
+    let case = world.case("forced").await;
+    case.admin.exec("ALTER ROLE app BYPASSRLS").await;
+    case.app
+        .exec(
+            "CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t); INSERT INTO t SELECT i, 1 FROM generate_series(1, 20) i; \
+             ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE POLICY few ON t USING (id < 5); \
+             GRANT SELECT ON t TO reader",
+        )
+        .await;
+    case.repack(&t()).await;
+    let reader = world.user("forced", "reader").await;
+    assert_eq!(reader.value("SELECT count(*) FROM t").await, "4");
+}
+
+#[tokio::test]
+async fn rules() {
+    come_back(&[
+        (
+            "rules",
+            "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE TABLE log (id int, what text); \
+             CREATE RULE quiet AS ON DELETE TO t WHERE old.a > 100 DO INSTEAD NOTHING; \
+             CREATE RULE \"To log\" AS ON UPDATE TO t DO ALSO (INSERT INTO log VALUES (new.id, 'it''s; TO public.t'); \
+               DELETE FROM t WHERE t.id = old.id + 1000); \
+             CREATE RULE off AS ON INSERT TO t DO ALSO NOTIFY t; CREATE RULE always AS ON INSERT TO t DO ALSO NOTIFY t; \
+             CREATE RULE repl AS ON INSERT TO t DO ALSO NOTIFY t; ALTER TABLE t DISABLE RULE off, ENABLE ALWAYS RULE always, ENABLE REPLICA RULE repl; \
+             COMMENT ON RULE off ON t IS 'off it is'; INSERT INTO t SELECT i, i FROM generate_series(1, 200) i",
+        ),
+        (
+            "rules_elsewhere",
+            "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE TABLE o (id int); CREATE VIEW v AS SELECT id, a FROM t; \
+             CREATE VIEW far AS SELECT 1 AS id; \
+             CREATE RULE theirs AS ON INSERT TO o DO INSERT INTO t VALUES (new.id) ON CONFLICT ON CONSTRAINT t_pkey DO NOTHING; \
+             CREATE RULE rv AS ON INSERT TO v DO INSTEAD INSERT INTO t VALUES (new.id, new.a) RETURNING id, a; \
+             CREATE RULE rf AS ON UPDATE TO far DO INSTEAD UPDATE t SET a = new.id WHERE t.id = old.id; \
+             ALTER TABLE o DISABLE RULE theirs; ALTER VIEW v ALTER a SET DEFAULT 7; COMMENT ON RULE rv ON v IS 'rv'; \
+             COMMENT ON RULE theirs ON o IS 'theirs'; INSERT INTO t VALUES (1, 2)",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn foreign_keys() {
     come_back(&[
         (

@@ -3,5 +3,6 @@
 mod behaviour;
 mod kinds;
 mod refusals;
+mod waiting;
 mod whole;
 mod world;

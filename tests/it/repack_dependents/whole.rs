@@ -48,6 +48,14 @@ const EVERYTHING: &str = "
     CREATE VIEW v1 AS SELECT id, amount, note FROM t WHERE amount > 0 WITH CHECK OPTION;
     CREATE VIEW v2 WITH (security_barrier) AS SELECT v1.id, t.email FROM v1 JOIN t USING (id);
     CREATE VIEW v3 AS SELECT * FROM v2;
+    CREATE TABLE audit (id bigint, note text);
+    CREATE RULE kept AS ON DELETE TO t WHERE old.amount > 1000000 DO INSTEAD NOTHING;
+    CREATE RULE told AS ON UPDATE TO t DO ALSO INSERT INTO audit VALUES (old.id, old.note); ALTER TABLE t DISABLE RULE told;
+    CREATE RULE by_view AS ON INSERT TO v3 DO INSTEAD INSERT INTO t (amount) VALUES (9);
+    ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON t FOR SELECT USING (true);
+    CREATE POLICY written ON t FOR INSERT TO writer WITH CHECK (amount < (SELECT max(x.id) FROM t AS x));
+    CREATE POLICY of_audit ON audit USING (id IN (SELECT id FROM t));
+    COMMENT ON RULE told ON t IS 'told'; COMMENT ON POLICY written ON t IS 'written';
     CREATE PUBLICATION pub FOR TABLE t (id, serial, amount, note), customers;
     GRANT SELECT ON t, v1, v2, v3 TO reader; GRANT INSERT, UPDATE ON t TO writer WITH GRANT OPTION;
     GRANT SELECT (id, note) ON t TO writer; GRANT USAGE ON SEQUENCE t_id_seq, t_serial_seq, free TO writer;
@@ -72,6 +80,8 @@ async fn everything_at_once_again_and_again() {
             [
                 "view public.v2",
                 "view public.v1",
+                "view public.v3",
+                "table public.audit",
                 "table public.lines",
                 "table public.t",
                 "sequence public.t_id_seq",

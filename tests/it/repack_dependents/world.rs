@@ -174,7 +174,7 @@ impl Case<'_> {
     }
 
     /// The new table with its rows and indexes, beside the old one.
-    async fn build(&self, session: &Session, table: &TableName, steps: &RepackPlan) {
+    pub(crate) async fn build(&self, session: &Session, table: &TableName, steps: &RepackPlan) {
         exec(session, "CREATE SCHEMA repcloud_new; CREATE SCHEMA repcloud_old").await;
         for statement in &steps.create {
             exec(session, statement).await;
@@ -202,10 +202,25 @@ impl Case<'_> {
 }
 
 async fn exchange(session: &Session, table: &TableName, steps: &RepackPlan, wanted: &Fingerprint) {
+    lock(session, steps).await;
+    exchange_locked(session, table, steps, wanted).await;
+}
+
+/// Begins the exchange: its locks.
+pub(crate) async fn lock(session: &Session, steps: &RepackPlan) {
     exec(session, "BEGIN; SET LOCAL lock_timeout = '2s'").await;
     for lock in &steps.locks {
         exec(session, &lock.statement).await;
     }
+}
+
+/// The rest of it.
+pub(crate) async fn exchange_locked(
+    session: &Session,
+    table: &TableName,
+    steps: &RepackPlan,
+    wanted: &Fingerprint,
+) {
     exec(session, "SET CONSTRAINTS ALL IMMEDIATE").await;
     for statement in &steps.exchange {
         exec(session, statement).await;

@@ -1,0 +1,4 @@
+-- @one writer
+UPDATE t SET v = 7;
+DELETE FROM t WHERE id BETWEEN 290 AND 400;
+INSERT INTO t VALUES (290, 5);

@@ -1,0 +1,5 @@
+-- @one writer
+DELETE FROM t WHERE id IN (50, 150);
+UPDATE t SET v = v + 1000 WHERE id <= 20;
+INSERT INTO t VALUES (600, 1);
+INSERT INTO few VALUES (1, 1);
