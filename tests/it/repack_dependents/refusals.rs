@@ -98,10 +98,10 @@ async fn objects_that_cannot_be_carried_over() {
             &["materialized view public.mv: it reads the table"],
         ),
         by_app(
-            "atomic",
+            "atomic_of_the_row_type",
             "CREATE TABLE t (id int PRIMARY KEY); \
-             CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END",
-            &["function public.f(): its body is bound to the table"],
+             CREATE FUNCTION f() RETURNS SETOF t LANGUAGE sql BEGIN ATOMIC SELECT * FROM t; END",
+            &["function public.f(): its signature or body uses the table's row type"],
         ),
         by_app(
             "row_type",
@@ -154,6 +154,11 @@ async fn objects_of_others() {
             "views",
             "CREATE VIEW v AS SELECT id FROM t; ALTER VIEW v OWNER TO other",
             &["view public.v: it belongs to other"],
+        ),
+        by_admin(
+            "atomic",
+            "CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END; ALTER FUNCTION f() OWNER TO other",
+            &["function public.f(): its body is bound to the table, it belongs to other"],
         ),
         by_admin(
             "policies_and_rules",
