@@ -77,6 +77,7 @@ const PURE: &[&str] = &[
     "repack/dependents/checks.rs",
     "repack/dependents/columns.rs",
     "repack/dependents/foreign_keys.rs",
+    "repack/dependents/functions.rs",
     "repack/dependents/grants.rs",
     "repack/dependents/indexes.rs",
     "repack/dependents/others.rs",

@@ -122,6 +122,9 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
     for view in &inventory.views {
         book.add(format!("view {}", view.place()), view);
     }
+    for function in &inventory.functions {
+        book.add(format!("function {}", function.signature), function);
+    }
     for publication in &inventory.publications {
         book.add(format!("publication {}", quote_ident(&publication.name)), publication);
     }

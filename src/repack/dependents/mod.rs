@@ -8,6 +8,7 @@ mod checks;
 mod columns;
 mod error;
 mod foreign_keys;
+mod functions;
 mod grants;
 mod indexes;
 mod others;
@@ -29,6 +30,7 @@ pub use checks::Check;
 pub use columns::Column;
 pub use error::DependentsError;
 pub use foreign_keys::ForeignKey;
+pub use functions::Function;
 pub use grants::Grant;
 pub use indexes::{Index, IndexConstraint, IndexTarget};
 pub use others::Dependent;
@@ -80,6 +82,8 @@ pub struct Inventory {
     pub rules: Vec<Rule>,
     /// Views that name the table themselves.
     pub views: Vec<View>,
+    /// Functions and procedures whose body is bound to the table.
+    pub functions: Vec<Function>,
     /// Publications the table is in.
     pub publications: Vec<Publication>,
     /// Everything else that the catalogs say hangs on the table or on a part of it, and what the kinds above account for.
@@ -138,6 +142,7 @@ pub const KINDS: &[Kind] = &[
     views::KIND,
     policies::KIND,
     rules::KIND,
+    functions::KIND,
     publications::KIND,
 ];
 

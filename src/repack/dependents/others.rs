@@ -93,11 +93,9 @@ impl Dependent {
                 self.description.clone(),
                 format!("its signature or body uses the table's row type; {yet}"),
             ),
-            ("pg_proc", _) => Refusal::new(
-                self.description.clone(),
-                format!("its body is bound to the table (BEGIN ATOMIC or RETURN); {yet}"),
-            )
-            .remedy("write its body as a string"),
+            ("pg_proc", _) => {
+                Refusal::new(self.description.clone(), format!("it depends on {}; {yet}", self.part))
+            }
             ("pg_class", Some("r" | "p" | "f")) if !by_type => {
                 Refusal::new(format!("table {relation}"), format!("it inherits from the table; {yet}"))
             }

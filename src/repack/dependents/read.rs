@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
-use super::{Inventory, checks, columns, foreign_keys, indexes, others, policies, publications};
+use super::{Inventory, checks, columns, foreign_keys, functions, indexes, others, policies, publications};
 use super::{rules, sequences, statistics, table, triggers, views};
 use crate::model::TableName;
 use crate::pg::Session;
@@ -43,7 +43,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     let (
         (columns, sequences, checks, indexes, foreign_keys),
         (statistics, triggers, policies, rules, views),
-        (publications, others),
+        (functions, publications, others),
     ) = futures_util::try_join!(
         async {
             futures_util::try_join!(
@@ -65,6 +65,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         },
         async {
             futures_util::try_join!(
+                rows(session, &text, "the functions", functions::QUERY, oid),
                 rows(session, &text, "the publications", publications::QUERY, oid),
                 rows(session, &text, "what else hangs on it", others::QUERY, oid),
             )
@@ -85,6 +86,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         policies,
         rules,
         views,
+        functions,
         publications,
         others,
     })

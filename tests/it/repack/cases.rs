@@ -51,6 +51,7 @@ macro_rules! cases {
 }
 
 cases! {
+    repack_atomic
     repack_cleanup
     repack_cleanup_refused
     repack_float_digits

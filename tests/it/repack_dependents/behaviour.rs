@@ -86,6 +86,10 @@ async fn changes_of_the_table_show_in_the_fingerprint() {
         ("CREATE POLICY po ON t USING (id > 0)", "policy po on public.t"),
         ("ALTER POLICY po ON t TO reader", "policy po on public.t"),
         ("ALTER TABLE t DISABLE RULE ru", "rule ru on public.t"),
+        (
+            "CREATE FUNCTION at() RETURNS bigint LANGUAGE sql RETURN (SELECT count(*) FROM t)",
+            "function public.at()",
+        ),
         ("CREATE MATERIALIZED VIEW m AS SELECT id FROM t", "rule _RETURN on materialized view public.m"),
         ("ALTER TABLE t OWNER TO team", "owner of table public.t"),
     ] {

@@ -262,6 +262,25 @@ async fn forced_policies_of_a_role_that_they_do_not_bind() {
 }
 
 #[tokio::test]
+async fn functions() {
+    come_back(&[(
+        "functions",
+        "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE SCHEMA s; CREATE VIEW w AS SELECT id FROM t; \
+         CREATE FUNCTION s.\"How many\"(lowest int DEFAULT 3, VARIADIC x int[] DEFAULT '{}') RETURNS bigint STABLE SECURITY DEFINER SET work_mem = '8MB' \
+           LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t JOIN w USING (id) WHERE id > lowest; END; \
+         CREATE FUNCTION short() RETURNS int LANGUAGE sql RETURN (SELECT max(a) FROM t); \
+         CREATE FUNCTION rows_of(OUT id int, OUT a int) RETURNS SETOF record LANGUAGE sql BEGIN ATOMIC SELECT t.id, t.a FROM t; END; \
+         CREATE FUNCTION of_t(x regclass DEFAULT 'public.t') RETURNS text LANGUAGE sql AS 'SELECT $1::text'; \
+         CREATE PROCEDURE put(n int) LANGUAGE sql BEGIN ATOMIC \
+           INSERT INTO t VALUES (n, 0) ON CONFLICT ON CONSTRAINT t_pkey DO UPDATE SET a = t.a + 1; DELETE FROM t WHERE id = -n; END; \
+         CREATE TABLE o (n int DEFAULT short() CHECK (s.\"How many\"(n) > -1)); \
+         REVOKE ALL ON FUNCTION short() FROM PUBLIC; GRANT EXECUTE ON FUNCTION short() TO writer WITH GRANT OPTION; \
+         COMMENT ON FUNCTION short() IS 'short'; COMMENT ON PROCEDURE put(int) IS 'put'; INSERT INTO t SELECT i, i FROM generate_series(1, 9) i",
+    )])
+    .await;
+}
+
+#[tokio::test]
 async fn rules() {
     come_back(&[
         (

@@ -93,10 +93,10 @@ async fn objects_that_cannot_be_carried_over() {
             &["materialized view public.mv: it reads the table"],
         ),
         by_app(
-            "atomic",
+            "atomic_of_the_row_type",
             "CREATE TABLE t (id int PRIMARY KEY); \
-             CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END",
-            &["function public.f(): its body is bound to the table"],
+             CREATE FUNCTION f() RETURNS SETOF t LANGUAGE sql BEGIN ATOMIC SELECT * FROM t; END",
+            &["function public.f(): its signature or body uses the table's row type"],
         ),
         by_app(
             "row_type",
@@ -151,15 +151,6 @@ async fn objects_of_others() {
             &["view public.v: it belongs to other"],
         ),
         by_admin(
-            "policies_and_rules",
-            "CREATE TABLE o (a int); CREATE POLICY p ON o USING (a IN (SELECT id FROM t)); \
-             CREATE RULE r AS ON INSERT TO o DO INSERT INTO public.t VALUES (NEW.a); ALTER TABLE o OWNER TO other",
-            &[
-                "policy p on public.o: it names public.t, its table belongs to other",
-                "rule r on public.o: it names public.t, public.o belongs to other",
-            ],
-        ),
-        by_admin(
             "children",
             "CREATE TABLE c (a int REFERENCES t); ALTER TABLE c OWNER TO other",
             &["foreign key c_a_fkey on public.c: its table belongs to other"],
@@ -201,6 +192,27 @@ async fn objects_of_others() {
             "database_right",
             "REVOKE CREATE ON DATABASE database_right FROM app",
             &["the database: role app has no CREATE on it"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_names_the_table_and_belongs_to_others() {
+    refused(&[
+        by_admin(
+            "atomic",
+            "CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END; ALTER FUNCTION f() OWNER TO other",
+            &["function public.f(): its body is bound to the table, it belongs to other"],
+        ),
+        by_admin(
+            "policies_and_rules",
+            "CREATE TABLE o (a int); CREATE POLICY p ON o USING (a IN (SELECT id FROM t)); \
+             CREATE RULE r AS ON INSERT TO o DO INSERT INTO public.t VALUES (NEW.a); ALTER TABLE o OWNER TO other",
+            &[
+                "policy p on public.o: it names public.t, its table belongs to other",
+                "rule r on public.o: it names public.t, public.o belongs to other",
+            ],
         ),
     ])
     .await;

@@ -119,3 +119,58 @@ async fn sessions_that_wait_for_the_exchange_act_on_the_new_table() {
         exec(&session, statement).await;
     }
 }
+
+#[tokio::test]
+async fn no_write_that_waits_in_a_bound_function_is_lost() {
+    let world = World::start().await;
+    let case = world.case("bound").await;
+    case.app
+        .exec(
+            "CREATE TABLE r (id int PRIMARY KEY); INSERT INTO r VALUES (1), (2); \
+             CREATE TABLE t (id int PRIMARY KEY, r int REFERENCES r ON DELETE CASCADE); INSERT INTO t VALUES (1, 1), (2, 2), (3, 1); \
+             CREATE FUNCTION put(int) RETURNS int LANGUAGE sql BEGIN ATOMIC INSERT INTO t VALUES ($1, 1) RETURNING id; END; \
+             CREATE FUNCTION bump(int) RETURNS int LANGUAGE sql BEGIN ATOMIC UPDATE t SET r = 2 WHERE id = $1 RETURNING id; END; \
+             CREATE FUNCTION drop(int) RETURNS int LANGUAGE sql BEGIN ATOMIC DELETE FROM t WHERE id = $1 RETURNING id; END; \
+             CREATE FUNCTION many() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON t, r TO writer",
+        )
+        .await;
+    let (t, options) = (TableName::new("public", "t"), PlanOptions::default());
+    let calls = ["SELECT put(10)", "SELECT bump(1)", "SELECT drop(2)"];
+    let mut waiting = Vec::new();
+    for _ in calls {
+        waiting.push(world.user("bound", "writer").await);
+    }
+    let session = case.session().await;
+    let inventory = case.inventory(&t).await;
+    let steps = plan(&inventory, &options).unwrap();
+    case.build(&session, &t, &steps).await;
+    lock(&session, &steps).await;
+    let asking = waiting.iter().zip(calls).map(|(session, sql)| answer(session, sql));
+    let exchanging = async {
+        until("all wait", LIMIT, || async {
+            case.admin.value("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted").await == "3"
+        })
+        .await;
+        exchange_locked(&session, &t, &steps, &expected(&inventory, &options)).await;
+    };
+    let (answers, ()) = join(join_all(asking), exchanging).await;
+    assert_eq!(answers, ["40001", "40001", "40001"], "told, not lost");
+    for ((session, sql), wanted) in waiting.iter().zip(calls).zip(["10", "1", "2"]) {
+        assert_eq!(answer(session, sql).await, wanted, "{sql}, tried again");
+    }
+    assert_eq!(answer(&waiting[0], "SELECT many()").await, "3");
+    let rows = "SELECT string_agg(id || ':' || r, ' ' ORDER BY id) FROM t";
+    assert_eq!(case.admin.value(rows).await, "1:2 3:1 10:1");
+    assert_eq!(
+        case.admin.value("SELECT count(*) FROM repcloud_old.t").await,
+        "3",
+        "the old table is as it was"
+    );
+    waiting[0].exec("DELETE FROM r WHERE id = 1").await;
+    for statement in steps.after.iter().map(|step| &step.statement).chain(&steps.drop_old) {
+        exec(&session, statement).await;
+    }
+    exec(&session, "DROP SCHEMA repcloud_old; DROP SCHEMA repcloud_new").await;
+    assert_eq!(case.admin.value(rows).await, "1:2");
+}

@@ -56,6 +56,9 @@ const EVERYTHING: &str = "
     CREATE POLICY written ON t FOR INSERT TO writer WITH CHECK (amount < (SELECT max(x.id) FROM t AS x));
     CREATE POLICY of_audit ON audit USING (id IN (SELECT id FROM t));
     COMMENT ON RULE told ON t IS 'told'; COMMENT ON POLICY written ON t IS 'written';
+    CREATE FUNCTION total() RETURNS numeric LANGUAGE sql RETURN (SELECT sum(amount) FROM t);
+    CREATE PROCEDURE forget(n bigint) LANGUAGE sql BEGIN ATOMIC DELETE FROM t WHERE id = n; END;
+    GRANT EXECUTE ON PROCEDURE forget(bigint) TO writer; COMMENT ON FUNCTION total() IS 'total';
     CREATE PUBLICATION pub FOR TABLE t (id, serial, amount, note), customers;
     GRANT SELECT ON t, v1, v2, v3 TO reader; GRANT INSERT, UPDATE ON t TO writer WITH GRANT OPTION;
     GRANT SELECT (id, note) ON t TO writer; GRANT USAGE ON SEQUENCE t_id_seq, t_serial_seq, free TO writer;

@@ -1,0 +1,2 @@
+-- @one writer
+SELECT put(i, 2) FROM generate_series(491, 510) i;
