@@ -167,6 +167,12 @@ pub(crate) const PINNED: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("search_path", "pg_catalog"),
     ("xmloption", "content"),
+    // Else `NULL` in the text of an array is a word of four letters.
+    ("array_nulls", "on"),
+    ("standard_conforming_strings", "on"),
+    ("transform_null_equals", "off"),
+    // Definitions are compared as the server writes them.
+    ("quote_all_identifiers", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),

@@ -140,6 +140,9 @@ pub enum RepackError {
     /// A person asked for it.
     #[error("stopped; what is prepared stays, `repcloud repack` goes on and `repcloud abort` undoes it")]
     Stopped,
+    /// `abort` took it from this process.
+    #[error("stopped by `repcloud abort`, which undoes it")]
+    Taken,
     /// A step took longer than it may.
     #[error("{what} did not end within {seconds} s")]
     TimedOut {
@@ -266,6 +269,7 @@ mod tests {
             RepackError::Ambiguous { table: table(), error: "cut".to_owned() },
             RepackError::TooMuchWal { table: table(), retained: 2, limit: 1 },
             RepackError::Stopped,
+            RepackError::Taken,
             RepackError::TimedOut { what: "a step".to_owned(), seconds: 20 },
             RepackError::Flow(FlowError::SlotTimeout {
                 slot: "s".to_owned(),

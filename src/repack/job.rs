@@ -32,7 +32,7 @@ pub enum SlotFact {
     Absent,
     /// It goes on from our position.
     Usable,
-    /// Invalidated, or it was read beyond our position: changes are missing.
+    /// Invalidated, read beyond our position, or what it publishes was changed: changes may be missing.
     Lost,
 }
 
@@ -64,7 +64,7 @@ pub struct Facts {
 pub enum Unusable {
     /// The copy was cut off and its snapshot is gone.
     CutOff,
-    /// The slot has gone, or lost what was not read yet.
+    /// The slot has gone, or lost what was not read yet, or may have.
     SlotLost,
     /// The shadow has gone.
     ShadowGone,
@@ -78,7 +78,9 @@ impl std::fmt::Display for Unusable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Unusable::CutOff => "the copy was cut off, and the snapshot it was made under is gone",
-            Unusable::SlotLost => "the slot or queue is gone, or has lost changes that were not applied yet",
+            Unusable::SlotLost => {
+                "the slot or queue is gone, or its publication was changed: changes that were not applied yet may be lost"
+            }
             Unusable::ShadowGone => "the shadow table is gone",
             Unusable::Changed => "the table, or something that hangs on it, was changed since",
             Unusable::Leftover => "an earlier repack left something behind",

@@ -108,7 +108,7 @@ pub async fn abort(
     let never = watch::channel(false).1;
     // Of a process that has more tables before it only this one is taken, unless everything is to be undone.
     let Selection { tables, schemas, .. } = &options.selection;
-    let request = if tables.is_empty() && schemas.is_empty() { "stop" } else { "yield" };
+    let request = if tables.is_empty() && schemas.is_empty() { "yield all" } else { "yield" };
     let mut tables: Vec<TableName> = Vec::new();
     for row in unfinished(options).await? {
         if ask_running(options, &row, request).await? {

@@ -131,24 +131,13 @@ impl Job<'_> {
     pub(crate) async fn drive(&mut self, goal: Goal) -> Result<Outcome, RepackError> {
         let mut begun_anew = 0;
         loop {
-            let facts = self.facts().await?;
+            let facts = self.facts(goal).await?;
             let step = next_step(&facts, goal);
             match step {
                 Step::Plan => self.begin(goal).await?,
                 Step::MakeShadow => shadow::make(&self.session, self.oid, &self.definition()?.plan).await?,
                 Step::MakeSlot => {
-                    let row = self.row().await?;
-                    let source = &self.definition()?.source;
-                    let (session, connect) = (&self.session, &self.options.connect);
-                    let made = match slot::way(self.options, source, self.events).await? {
-                        Way::Slot(plugin) => {
-                            shadow::make_slot(session, connect, &row, plugin, self.events).await?
-                        }
-                        Way::Triggers => {
-                            shadow::make_queue(session, connect, &row, source, self.events).await?
-                        }
-                    };
-                    self.snapshot = Some(made);
+                    self.snapshot = Some(Box::pin(self.make_slot()).await?);
                 }
                 Step::CopyRows => self.copy_rows().await?,
                 Step::BuildIndexes => steps::build_indexes(self).await?,
@@ -185,6 +174,25 @@ impl Job<'_> {
         }
     }
 
+    /// The slot, or the queue. The server may have to wait for other transactions; a person need not.
+    async fn make_slot(&self) -> Result<HeldSnapshot, RepackError> {
+        let row = self.row().await?;
+        let source = &self.definition()?.source;
+        let (session, connect) = (&self.session, &self.options.connect);
+        let making = async {
+            match slot::way(self.options, source, self.events).await? {
+                Way::Slot(plugin) => shadow::make_slot(session, connect, &row, plugin, self.events).await,
+                Way::Triggers => shadow::make_queue(session, connect, &row, source, self.events).await,
+            }
+        };
+        let made = Box::pin(steps::control(self).await?.over(making)).await;
+        if matches!(made, Err(RepackError::Stopped | RepackError::Taken)) {
+            // Else the server would go on waiting, and make the slot when nobody wants it any more.
+            shadow::end_followers(session, &self.slot).await?;
+        }
+        made
+    }
+
     /// TRUNCATE, or anything else that gives the table another heap, hides its rows from the snapshot: the copy begins anew.
     async fn copy_rows(&mut self) -> Result<(), RepackError> {
         match steps::copy_rows(self).await {
@@ -212,7 +220,7 @@ impl Job<'_> {
     }
 
     /// What is true now. Also reads the table's definition where it is still the one to rebuild.
-    pub(crate) async fn facts(&mut self) -> Result<Facts, RepackError> {
+    pub(crate) async fn facts(&mut self, goal: Goal) -> Result<Facts, RepackError> {
         if *self.stop.borrow() {
             return Err(RepackError::Stopped);
         }
@@ -227,7 +235,8 @@ impl Job<'_> {
             _ => Place::Gone,
         };
         let mut unchanged = true;
-        if place == Place::Before && begun != Some(RepackState::Swapped) {
+        // Undoing asks nothing of the table: whatever became of it, it must be possible.
+        if place == Place::Before && begun != Some(RepackState::Swapped) && goal != Goal::Abort {
             if self.definition.is_none() {
                 self.definition = Some(Box::pin(self.read_definition()).await?);
             }
@@ -284,8 +293,10 @@ impl Job<'_> {
         };
         let (lost, confirmed): (bool, String) = (slot.try_get(0)?, slot.try_get(1)?);
         let applied = if known { shadow::applied(&self.session, &self.slot).await? } else { None };
-        let usable =
-            applied.is_some_and(|applied| confirmed.parse().is_ok_and(|c: crate::model::Lsn| c <= applied));
+        let as_before = !known || shadow::is_published_as_before(&self.session, self.oid, &self.slot).await?;
+        let usable = as_before
+            && applied
+                .is_some_and(|applied| confirmed.parse().is_ok_and(|c: crate::model::Lsn| c <= applied));
         Ok(if lost || !usable { SlotFact::Lost } else { SlotFact::Usable })
     }
 

@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS repcloud.repack (
     throttled_by   text,
     lock_ms        double precision NOT NULL DEFAULT 0,
     error          text,
+    -- Our publications as they were when the slot was made; whatever somebody changes in them shows.
+    published      text,
     -- The transaction that wrote "rows copied": a snapshot from before it does not see the rows of the copy.
     copied_xid     xid8,
     started_at     timestamptz NOT NULL DEFAULT now(),

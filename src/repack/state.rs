@@ -157,14 +157,15 @@ pub fn slot_name(database: Oid, table: Oid) -> String {
 /// Makes the table, in a schema that [`crate::apply::checkpoint::ensure_schema`] has made.
 pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
     let complete = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'repcloud.repack'::pg_catalog.regclass \
-                    AND attname = 'copied_xid')";
+                    AND attname = 'published')";
     if exists(client).await? && client.query_one(complete, &[]).await?.try_get(0)? {
         return Ok(());
     }
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock(7300102, 1)";
-    // A table that an earlier version made lacks the last column.
+    // A table that an earlier version made lacks the last columns.
     let sql = format!(
-        "BEGIN; {lock}; {}; ALTER TABLE repcloud.repack ADD COLUMN IF NOT EXISTS copied_xid xid8; COMMIT",
+        "BEGIN; {lock}; {}; ALTER TABLE repcloud.repack ADD COLUMN IF NOT EXISTS copied_xid xid8, \
+         ADD COLUMN IF NOT EXISTS published text; COMMIT",
         include_str!("schema.sql")
     );
     Ok(client.batch_execute(&sql).await?)
@@ -217,7 +218,7 @@ pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
     let sql = "INSERT INTO repcloud.repack (table_oid, schema_name, table_name, slot, state, prepared, fingerprint, rows_total, bytes_before) \
                VALUES ($1, $2, $3, $4, 'planned', $5, $6, $7, $8) \
                ON CONFLICT (table_oid) DO UPDATE SET schema_name = $2, table_name = $3, shadow_oid = 0, slot = $4, state = 'planned', \
-               prepared = $5, copied_at_lsn = '0/0', copied_xid = NULL, fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
+               prepared = $5, copied_at_lsn = '0/0', copied_xid = NULL, published = NULL, fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
                bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, lock_ms = 0, \
                error = NULL, started_at = now(), updated_at = now()";
     let (schema, name) = (&row.table.schema, &row.table.table);
@@ -275,6 +276,19 @@ pub async fn set_copied_at(client: &Client, table: Oid, at: Lsn) -> Result<(), R
     let sql = "UPDATE repcloud.repack SET copied_at_lsn = $2, updated_at = now() WHERE table_oid = $1";
     client.execute(sql, &[&table, &PgLsn::from(at.0)]).await?;
     Ok(())
+}
+
+/// Remembers our publications as they are now.
+pub async fn set_published(client: &Client, table: Oid, picture: &str) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET published = $2 WHERE table_oid = $1";
+    client.execute(sql, &[&table, &picture]).await?;
+    Ok(())
+}
+
+/// What [`set_published`] wrote; `None` where nothing was.
+pub async fn read_published(client: &Client, table: Oid) -> Result<Option<String>, RepackError> {
+    let sql = "SELECT published FROM repcloud.repack WHERE table_oid = $1";
+    Ok(client.query_opt(sql, &[&table]).await?.map(|row| row.try_get(0)).transpose()?.flatten())
 }
 
 /// How many rows are copied, and why the copy rests.

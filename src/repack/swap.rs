@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
-use crate::model::{Oid, TableName};
+use crate::model::{Oid, TableName, quote_ident};
 use crate::pg::Session;
 use crate::repack::blockers::{self, Blockers};
 use crate::repack::catch_up::Following;
@@ -18,7 +18,7 @@ use crate::repack::error::RepackError;
 use crate::repack::fingerprint::{Fingerprint, fingerprint};
 use crate::repack::options::DeadlockResolution;
 use crate::repack::plan::RepackPlan;
-use crate::repack::shadow::{publications, relation_oid};
+use crate::repack::shadow::{self, publications, relation_oid};
 use crate::repack::state;
 
 /// What one attempt needs.
@@ -158,6 +158,14 @@ impl Attempt<'_> {
         };
         let differences = self.before.differences(&fingerprint(&now?));
         if !differences.is_empty() {
+            return Err(RepackError::Changed { table: self.table.clone(), differences });
+        }
+        let publishing = shadow::is_published_as_before(session, self.oid, self.slot);
+        let Ok(as_before) = timeout_at(deadline, publishing).await else {
+            return Ok(Outcome::OutOfTime(READING));
+        };
+        if !as_before? {
+            let differences = vec![format!("publication {}", quote_ident(self.slot))];
             return Err(RepackError::Changed { table: self.table.clone(), differences });
         }
         let Ok(mark) = timeout_at(deadline, following.mark()).await else {

@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
         let undo = self.options.run.on_failure == OnFailure::Abort
             && goal != Goal::Abort
             && report.outcome == Outcome::Failed
-            && !matches!(error, RepackError::Running { .. } | RepackError::Stopped);
+            && !matches!(error, RepackError::Running { .. } | RepackError::Stopped | RepackError::Taken);
         if !undo {
             if let Err(second) = self.leave(&error, report).await {
                 report.notes.push(format!("the reason could not be written down: {second}"));
@@ -112,7 +112,7 @@ impl<'a> Run<'a> {
 
     /// Writes the reason down and says what stays behind.
     async fn leave(&self, error: &RepackError, report: &mut TableReport) -> Result<(), RepackError> {
-        if matches!(error, RepackError::Refused(_) | RepackError::Running { .. }) {
+        if matches!(error, RepackError::Refused(_) | RepackError::Running { .. } | RepackError::Taken) {
             return Ok(());
         }
         let session = pg::connect(&self.options.connect).await?;
@@ -223,7 +223,7 @@ pub(crate) async fn verify_table(
     let Some(mut job) = run.open(Goal::Prepare).await? else {
         return Err(RepackError::Missing { table: table.clone() });
     };
-    let facts = job.facts().await?;
+    let facts = job.facts(Goal::Prepare).await?;
     let step = next_step(&facts, Goal::Prepare);
     let result = match step {
         Step::CatchUp => Box::pin(steps::compare_caught_up(&mut job, facts.state)).await,

@@ -106,10 +106,10 @@ impl Watch<'_> {
     async fn requests(&self) -> Result<(), RepackError> {
         let Some(request) = state::read_request(&self.session, self.oid).await? else { return Ok(()) };
         match request.as_str() {
-            "stop" | "yield" => {
-                self.shown.ends.store(request == "stop", Ordering::Relaxed);
+            "stop" | "yield" | "yield all" => {
+                self.shown.ends.store(request != "yield", Ordering::Relaxed);
                 state::set_request(&self.session, self.oid, None).await?;
-                return Err(RepackError::Stopped);
+                return Err(if request == "stop" { RepackError::Stopped } else { RepackError::Taken });
             }
             throttle if throttle.starts_with(THROTTLE) => {
                 self.shown.limit(throttle.trim_start_matches(THROTTLE).trim());

@@ -98,7 +98,8 @@ fn tables(context: &Context, args: &RepackArgs, work: Work) -> Result<Exit, Fail
         }
         match (failure, shutdown.asked()) {
             (Some(failure), _) if reports.is_empty() => Err(failure),
-            (failure, Some(Asked::Interrupt)) if failure.is_none() => Ok(Exit::Interrupted),
+            (None, Some(Asked::Interrupt | Asked::Terminate)) => Ok(Exit::Interrupted),
+            (None, None) if reports.iter().any(|report| report.ends_run) => Ok(Exit::Interrupted),
             (failure, _) => {
                 if reports.is_empty() {
                     return nothing(context, work);

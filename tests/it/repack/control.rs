@@ -30,11 +30,11 @@ async fn stop_ends_the_process_and_abort_takes_one_table_from_it() {
     until("the other is ready", LIMIT, || async { working(&live).await == format!("{other} verified") })
         .await;
     live.program.run(&["stop", "--connection", "live"], LIMIT).expect_code(0);
-    running.wait(LIMIT).expect_code(1);
+    running.wait(LIMIT).expect_code(130);
     let running = live.program.spawn(&arguments);
     until("one is ready", LIMIT, || async { working(&live).await.ends_with("verified") }).await;
     live.program.run(&["stop"], LIMIT).expect_code(0);
-    let ended = running.wait(LIMIT).expect_code(1);
+    let ended = running.wait(LIMIT).expect_code(130);
     assert_eq!(ended.stdout.lines().count(), 1, "it does not go on with the other table: {ended:?}");
     live.command("abort", &[]).0.expect_code(0);
     live.assert_clean().await;
@@ -61,7 +61,7 @@ async fn drop_schema_ends_what_runs_and_says_so() {
     let dropped = live.program.run(&["drop-schema"], LIMIT).expect_code(0);
     assert!(dropped.stderr.contains("nothing of repcloud is left"), "{dropped:?}");
     for running in [first, second] {
-        let ended = running.wait(LIMIT).expect_code(1);
+        let ended = running.wait(LIMIT).expect_code(130);
         assert!(ended.stdout.contains("stopped"), "{ended:?}");
     }
     assert_eq!(

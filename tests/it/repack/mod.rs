@@ -10,6 +10,7 @@ mod leftovers;
 mod load;
 mod options;
 mod settings;
+mod tampered;
 mod trigger;
 mod under_lock;
 mod ways;
