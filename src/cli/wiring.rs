@@ -160,6 +160,7 @@ pub(crate) fn flow_failure(error: FlowError, source: &str) -> Failure {
     let exit = match &error {
         FlowError::Refused(_) => Exit::Refused,
         FlowError::Unfinished(_) => Exit::Partly,
+        FlowError::NotReached => Exit::Interrupted,
         _ => Exit::Failed,
     };
     let hint = error.hint(source);

@@ -53,6 +53,19 @@ pub enum CopyError {
         /// Rows the target counted.
         stored: u64,
     },
+    /// It cannot be emptied for a new copy.
+    #[error(
+        "target table {table} cannot be emptied to be copied again: foreign keys refer to it ({keys}), and the role may not let them rest; \
+         drop them, or GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15); {error}"
+    )]
+    Referenced {
+        /// Target table.
+        table: TableName,
+        /// Which keys, and on which tables.
+        keys: String,
+        /// What the server said.
+        error: Box<CopyError>,
+    },
     /// The target lacks something that we cannot make.
     #[error("target table {table} needs {what}, which the target database does not have; {remedy}")]
     Missing {
@@ -72,6 +85,7 @@ impl CopyError {
             CopyError::Server { error, .. } => error.advice(),
             CopyError::Catalog(error) => error.advice(),
             CopyError::Stalled { .. } | CopyError::Rewritten { .. } => RetryAdvice::Reconnect,
+            CopyError::Referenced { error, .. } => error.advice(),
             CopyError::Count { .. } | CopyError::Missing { .. } => RetryAdvice::Stop,
         }
     }

@@ -100,7 +100,18 @@ pub async fn rows_exist(client: &Client, table: &TableName) -> Result<bool, Copy
 /// Removes all rows. Only for a table whose rows are ours and unfinished by `repcloud.table_state`.
 pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyError> {
     // Its cut-off copy may stand beside finished ones that refer to it.
-    run(target, table, &empty(&[table.to_string().as_str()], false, true)).await
+    let emptied = run(target, table, &empty(&[table.to_string().as_str()], false, true)).await;
+    let Err(error) = emptied else { return Ok(()) };
+    let keys = "SELECT string_agg(format('%I on %s', conname, conrelid::regclass), ', ' ORDER BY conname) FROM pg_catalog.pg_constraint \
+                WHERE contype = 'f' AND confrelid = $1::text::regclass AND conrelid <> confrelid";
+    match target
+        .query_one(keys, &[&table.to_string()])
+        .await
+        .and_then(|row| row.try_get::<_, Option<String>>(0))
+    {
+        Ok(Some(keys)) => Err(CopyError::Referenced { table: table.clone(), keys, error: Box::new(error) }),
+        _ => Err(error),
+    }
 }
 
 /// Checks that what only a person can make (extension types, collations) is there.

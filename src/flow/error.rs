@@ -48,6 +48,11 @@ pub enum FlowError {
         /// What came and went.
         changes: String,
     },
+    /// A person ended it before what was asked for (`--until`) was there.
+    #[error(
+        "stopped before its end was reached; the position is kept in the target, start it again to go on"
+    )]
+    NotReached,
     /// Another process runs this stream.
     #[error("another process runs the stream {source_name} → {target_name}{}", held(.holder))]
     Running {
@@ -147,6 +152,11 @@ impl FlowError {
                 "end these transactions, or start again when they have ended; no slot was left behind"
                     .to_owned(),
             ),
+            // The slot reads our publications as they were at each change: made anew, they do not know the changes before.
+            FlowError::Source(error) if error.is_missing_publication() => Some(format!(
+                "somebody dropped what the slot reads by; `repcloud reset --source {source} --all --recopy` makes everything anew, \
+                 `--accept-target` keeps the rows"
+            )),
             FlowError::Running { .. } => {
                 Some("stop it first; `repcloud status` shows its process".to_owned())
             }

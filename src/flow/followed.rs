@@ -70,7 +70,7 @@ pub(crate) async fn mark_gaps(
             },
             None if !follows && record.state != TableState::Copying => continue,
             None => format!(
-                "no entry of the configuration takes source table {source_table} now, so that changes of it pass by"
+                "source table {source_table} is not replicated any more (no entry of the configuration takes it, it was dropped, or it cannot be published), so that changes of it pass by"
             ),
         };
         let why =

@@ -67,26 +67,27 @@ pub async fn run(
         let mut life = Life { position: &mut target_position, owned: &mut owned, retry: &mut retry };
         let once = Box::pin(run_once(options, until, &mut life, events, board, stop.clone()));
         let error = match once.await {
+            Ok(Ended::Done) if *stop.borrow() => return ended_early(until),
             Ok(Ended::Done) => return Ok(()),
             Ok(Ended::Again) => {
                 patience.renew();
                 continue;
             }
-            Ok(Ended::Asked(Request::Stop)) => return told_to_stop(events),
+            Ok(Ended::Asked(Request::Stop)) => return told_to_stop(until, events),
             Ok(Ended::Asked(Request::Pause)) => {
                 match control::rest(options, owned, events, board, stop.clone()).await {
                     Ok(true) => {
                         patience.renew();
                         continue;
                     }
-                    Ok(false) => return told_to_stop(events),
+                    Ok(false) => return told_to_stop(until, events),
                     Err(error) => error,
                 }
             }
             Err(error) => error,
         };
         if *stop.borrow() {
-            return Ok(());
+            return ended_early(until);
         }
         let Some(pause) = patience.after(&error, &board.view(), owned.is_some(), Instant::now()) else {
             board.update(|v| {
@@ -101,15 +102,21 @@ pub async fn run(
         events.warning(format!("{told}; trying again in {:.1} s", wait.as_secs_f64()));
         board.update(|v| v.error = Some(error.to_string()));
         if tokio::time::timeout(wait, stopped(&mut stop)).await.is_ok() {
-            return Ok(());
+            return ended_early(until);
         }
     }
 }
 
 /// The stream of another target of this process goes on.
-fn told_to_stop(events: &Events) -> Result<(), FlowError> {
+fn told_to_stop(until: Until, events: &Events) -> Result<(), FlowError> {
     events.info("stopped; start it again to go on");
-    Ok(())
+    ended_early(until)
+}
+
+/// A stream that runs until it is stopped has done what was asked; one that was to reach something has not, and who waits for that must
+/// not go on as if.
+fn ended_early(until: Until) -> Result<(), FlowError> {
+    if until == Until::Stopped { Ok(()) } else { Err(FlowError::NotReached) }
 }
 
 pub(crate) async fn connect_source(options: &StreamOptions) -> Result<Session, FlowError> {

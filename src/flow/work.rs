@@ -324,7 +324,7 @@ fn check_columns(work: &TableWork, target: &TableDef, known: &[ShapeFingerprint]
                     );
                 }
                 None => findings.add(
-                    format!("column {} is missing", quote_ident(&column.name)),
+                    missing(column),
                     Some(format!("ALTER TABLE {name} ADD COLUMN {}", definition(column))),
                 ),
             },
@@ -391,6 +391,25 @@ fn check_key(work: &TableWork, target: &TableDef, key: &[String], to_come: bool,
     }
 }
 
+/// What is said of a column that the target lacks.
+fn missing(column: &ColumnDef) -> String {
+    let name = quote_ident(&column.name);
+    if column.default.as_deref().is_none_or(is_constant) {
+        return format!("column {name} is missing");
+    }
+    format!(
+        "column {name} is missing, and its default gave the source's older rows values that no change tells of: add it, then copy the \
+         table again (repcloud reset --recopy)"
+    )
+}
+
+/// A default that gives every row the same, here as there: a literal, perhaps with a cast.
+fn is_constant(default: &str) -> bool {
+    let literal = default.split("::").next().unwrap_or_default();
+    let quoted = default.starts_with('\'') && !default.contains('(');
+    quoted || literal.parse::<f64>().is_ok() || matches!(literal, "true" | "false" | "NULL")
+}
+
 /// A column as ADD COLUMN wants it. With its default: the source's older rows hold it, and no change tells of them.
 fn definition(column: &ColumnDef) -> String {
     let mut text = format!("{} {}", quote_ident(&column.name), column.type_sql);
@@ -428,5 +447,35 @@ fn check_reactions(target: &TableDef, findings: &mut Findings) {
             ),
             Some(format!("ALTER TABLE {} DISABLE TRIGGER {}", target.name, quote_ident(&trigger.name))),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_constant;
+
+    #[test]
+    fn a_default_that_is_the_same_for_every_row_is_told_from_others() {
+        for same in [
+            "5",
+            "-1.5",
+            "'x'::text",
+            "'it''s'::character varying",
+            "true",
+            "NULL::numeric",
+            "'2020-01-01'::date",
+        ] {
+            assert!(is_constant(same), "{same}");
+        }
+        for other in [
+            "now()",
+            "nextval('s'::regclass)",
+            "CURRENT_TIMESTAMP",
+            "gen_random_uuid()",
+            "('a'::text || random())",
+            "(1 + 1)",
+        ] {
+            assert!(!is_constant(other), "{other}");
+        }
     }
 }

@@ -110,6 +110,11 @@ impl PgError {
         }
     }
 
+    /// The server has no publication of the name that a slot is read with.
+    pub fn is_missing_publication(&self) -> bool {
+        matches!(self, PgError::Server { sqlstate, message, .. } if sqlstate == "42704" && message.starts_with("publication "))
+    }
+
     /// The server's SQLSTATE, when the server said something.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
