@@ -153,10 +153,14 @@ impl FlowError {
                     .to_owned(),
             ),
             // The slot reads our publications as they were at each change: made anew, they do not know the changes before.
-            FlowError::Source(error) if error.is_missing_publication() => Some(format!(
-                "somebody dropped what the slot reads by; `repcloud reset --source {source} --all --recopy` makes everything anew, \
+            FlowError::Source(error) | FlowError::Capture(CaptureError::Source(error))
+                if error.is_missing_publication() =>
+            {
+                Some(format!(
+                    "somebody dropped what the slot reads by; `repcloud reset --source {source} --all --recopy` makes everything anew, \
                  `--accept-target` keeps the rows"
-            )),
+                ))
+            }
             FlowError::Running { .. } => {
                 Some("stop it first; `repcloud status` shows its process".to_owned())
             }

@@ -68,3 +68,20 @@ async fn a_throttled_stream_is_a_wrong_command_line() {
     let refused = stream.program.run(&arguments, LIMIT).expect_code(2);
     assert!(refused.stderr.contains("pause --source"), "{refused:?}");
 }
+
+#[tokio::test]
+async fn an_end_that_was_not_reached_is_no_success() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    for by_command in [false, true] {
+        let running = stream.program.spawn(&["stream", "--source", "prod", "--until", "FFFF/0"]);
+        until("it streams", LIMIT, async || state(&stream) == "streaming").await;
+        if by_command {
+            assert_eq!(ask(&stream, "stop"), ["prod → copy"]);
+        } else {
+            running.terminate();
+        }
+        let ended = running.wait(LIMIT).expect_code(130);
+        assert!(ended.stderr.contains("before its end was reached"), "{ended:?}");
+    }
+    stream.catch_up();
+}

@@ -27,3 +27,4 @@ mod shapes;
 mod slots;
 mod stream_basics;
 mod wal2json;
+mod ways_on;
