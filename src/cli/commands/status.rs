@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::repack::repack_failure;
 use crate::cli::args::StatusArgs;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
@@ -59,7 +60,11 @@ async fn show(context: &Context, clear: bool) -> Result<(), Failure> {
         status_read::read(options, running)
     });
     let streams = join_all(reads).await;
-    let repacks = all_repacks(context).await;
+    let (repacks, unread) = all_repacks(context).await;
+    // "Nothing" is an answer only of those that could be asked.
+    if let Some(failure) = unread.filter(|_| streams.is_empty() && repacks.is_empty()) {
+        return Err(failure);
+    }
     if context.output.json {
         context.output.document(&Document { version: 1, streams, repacks })?;
         return Ok(());
@@ -83,18 +88,22 @@ fn all_streams(context: &Context) -> Vec<StreamOptions> {
 }
 
 /// Of every connection that answers; the others are told.
-async fn all_repacks(context: &Context) -> Vec<RepackView> {
+async fn all_repacks(context: &Context) -> (Vec<RepackView>, Option<Failure>) {
     let reads = context.settings.connections.values().map(|connection| async move {
         let options = repack_of(connection);
-        match view::read(&options).await {
-            Ok(views) => views,
-            Err(error) => {
-                tracing::warn!("{}: repacks cannot be read: {error}", connection.name);
-                Vec::new()
-            }
-        }
+        view::read(&options).await.map_err(|error| {
+            tracing::warn!("{}: repacks cannot be read: {error}", connection.name);
+            repack_failure(error)
+        })
     });
-    join_all(reads).await.into_iter().flatten().collect()
+    let (mut repacks, mut unread) = (Vec::new(), None);
+    for read in join_all(reads).await {
+        match read {
+            Ok(views) => repacks.extend(views),
+            Err(failure) => unread = unread.or(Some(failure)),
+        }
+    }
+    (repacks, unread)
 }
 
 fn describe_repack(repack: &RepackView) -> String {

@@ -19,7 +19,8 @@ SELECT current_setting('server_version_num')::int4, current_user::text, current_
        (SELECT s.setting::int8 FROM pg_settings s WHERE s.name = 'max_slot_wal_keep_size'),
        coalesce((SELECT s.setting::int8 * CASE s.unit WHEN 'min' THEN 60 WHEN 'ms' THEN 0 ELSE 1 END
                    FROM pg_settings s WHERE s.name = 'idle_replication_slot_timeout'), 0),
-       (SELECT m.rolname::text FROM pg_roles m WHERE m.rolname = 'rds_replication')
+       (SELECT m.rolname::text FROM pg_roles m WHERE m.rolname = 'rds_replication'),
+       current_setting('default_transaction_read_only')::bool
   FROM pg_database d
   LEFT JOIN pg_namespace n ON n.nspname = 'repcloud'
  WHERE d.datname = current_database()";
@@ -37,6 +38,8 @@ pub struct ServerFacts {
     pub database_oid: Oid,
     /// It is a standby.
     pub in_recovery: bool,
+    /// `default_transaction_read_only`, for our role in this database.
+    pub read_only: bool,
     /// `wal_level`.
     pub wal_level: String,
     /// Our role may make schemas and publications in the database.
@@ -79,6 +82,7 @@ pub async fn read(session: &Session) -> Result<ServerFacts, AskError> {
         database: cell(row, 2, WHAT)?,
         database_oid: cell(row, 3, WHAT)?,
         in_recovery: cell(row, 4, WHAT)?,
+        read_only: cell(row, 13, WHAT)?,
         wal_level: cell(row, 5, WHAT)?,
         may_create: cell(row, 6, WHAT)?,
         schema: exists.then_some(cell(row, 8, WHAT)?),
@@ -97,6 +101,15 @@ pub fn judge(server: &ServerFacts, ways: &[Way]) -> Vec<Finding> {
     if server.in_recovery {
         let problem = "it is a standby, which cannot be written to";
         let remedy = "connect to the primary";
+        findings.push(Finding::of_server(CHECK, Severity::Refuse, problem).help(remedy));
+    }
+    if server.read_only {
+        // Not overruled: it may be there to keep a full disk from filling up.
+        let problem = "transactions are read-only by default (default_transaction_read_only), which managed services also do when \
+                       the disk is nearly full";
+        let remedy = format!(
+            "see that there is room, then run: ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = off"
+        );
         findings.push(Finding::of_server(CHECK, Severity::Refuse, problem).help(remedy));
     }
     let slots = ways.iter().any(|way| matches!(way, Way::Slot(_)));
@@ -131,6 +144,7 @@ pub(super) mod tests {
             database: "shop".into(),
             database_oid: 5,
             in_recovery: false,
+            read_only: false,
             wal_level: "logical".into(),
             may_create: true,
             schema: None,
@@ -147,17 +161,22 @@ pub(super) mod tests {
         assert_eq!(judge(&server(), &ways), []);
         let bare = ServerFacts {
             in_recovery: true,
+            read_only: true,
             wal_level: "replica".into(),
             may_create: false,
             schema: Some(false),
             ..server()
         };
         let lines: Vec<String> = judge(&bare, &ways).iter().map(ToString::to_string).collect();
-        assert_eq!(lines.len(), 4);
-        assert_eq!(judge(&bare, &[Way::Triggers]).len(), 3, "triggers need no wal_level");
-        assert!(lines[1].contains("wal_level is replica") && lines[1].contains("restart"), "{lines:?}");
+        assert_eq!(lines.len(), 5);
+        assert_eq!(judge(&bare, &[Way::Triggers]).len(), 4, "triggers need no wal_level");
+        assert!(
+            lines[1].contains("read-only") && lines[1].contains("ALTER ROLE app IN DATABASE shop"),
+            "{lines:?}"
+        );
+        assert!(lines[2].contains("wal_level is replica") && lines[2].contains("restart"), "{lines:?}");
         assert_eq!(
-            lines[2],
+            lines[3],
             "role app: it may not make schemas and publications in database shop; run: GRANT CREATE ON DATABASE shop TO app"
         );
     }

@@ -92,3 +92,16 @@ async fn nobody_waits_for_a_slot_that_is_not_wanted_any_more() {
     live.command("repack", &TABLE).0.expect_code(0);
     live.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_database_that_is_read_only_by_default_is_refused_and_status_says_when_it_cannot_look() {
+    let live = Live::new(ORDERS, "").await;
+    live.admin.exec("ALTER DATABASE app SET default_transaction_read_only = on").await;
+    let (refused, reports) = live.repack(&TABLE);
+    refused.expect_code(3);
+    assert!(reports[0]["reason"].as_str().unwrap().contains("read-only by default"), "{reports:?}");
+    live.program.run(&["status"], LIMIT).expect_code(0);
+    live.admin.exec("ALTER ROLE app NOLOGIN").await;
+    let blind = live.program.run(&["status", "--json"], LIMIT).expect_code(1);
+    assert_eq!(blind.stdout, "");
+}
