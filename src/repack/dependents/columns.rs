@@ -105,6 +105,13 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     let table = inventory.table.to_string();
     for column in &inventory.columns {
         let name = quote_ident(&column.name);
+        // A default of the shadow that draws from a sequence of the table would keep people from dropping the table meanwhile.
+        if let Some(default) =
+            column.expression.as_deref().filter(|d| !column.is_generated() && d.contains("nextval("))
+        {
+            draft.alter_shadow(format!("ALTER COLUMN {name} DROP DEFAULT"));
+            draft.alter_new(format!("ALTER COLUMN {name} SET DEFAULT {default}"));
+        }
         if let Some(target) = column.statistics_target {
             draft.alter_shadow(format!("ALTER COLUMN {name} SET STATISTICS {target}"));
         }

@@ -105,3 +105,19 @@ async fn a_database_that_is_read_only_by_default_is_refused_and_status_says_when
     let blind = live.program.run(&["status", "--json"], LIMIT).expect_code(1);
     assert_eq!(blind.stdout, "");
 }
+
+#[tokio::test]
+async fn the_application_may_drop_a_table_whose_copy_is_prepared() {
+    let schema = "CREATE TABLE s (id serial PRIMARY KEY, n bigserial, v text);
+        INSERT INTO s (v) SELECT 'v' FROM generate_series(1, 100)";
+    let live = Live::new(schema, "").await;
+    let table = ["--table", "public.s"];
+    live.command("prepare", &table).0.expect_code(0);
+    live.command("swap", &table).0.expect_code(0);
+    live.session("writer").await.exec("INSERT INTO s (v) VALUES ('next')").await;
+    assert_eq!(live.admin.value("SELECT id || ' ' || n FROM s WHERE v = 'next'").await, "101 101");
+    live.command("prepare", &table).0.expect_code(0);
+    live.owner.exec("DROP TABLE s").await;
+    live.command("abort", &table).0.expect_code(0);
+    live.assert_clean().await;
+}
