@@ -220,7 +220,7 @@ async fn a_target_of_version_1_is_brought_up_to_date() {
         .exec(
             "DROP TABLE repcloud.parked; ALTER TABLE repcloud.table_state DROP parked_with, DROP parked_changes, DROP parked_bytes, \
              DROP CONSTRAINT table_state_state_check, ADD CONSTRAINT table_state_state_check CHECK (state IN ('copying', 'streaming', 'needs_copy', 'failed')); \
-             DELETE FROM repcloud.version WHERE version > 1",
+             ALTER TABLE repcloud.durability DROP request; DELETE FROM repcloud.version WHERE version > 1",
         )
         .await;
     let status = stream.program.json(&["status"], LIMIT);
