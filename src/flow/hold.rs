@@ -1,5 +1,9 @@
 //! One process at a time works on a stream: the advisory lock in its target.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
 use crate::apply::ApplyError;
 use crate::apply::checkpoint::{self, StreamKey};
 use crate::apply::state_read;
@@ -7,9 +11,19 @@ use crate::apply::writers;
 use crate::flow::error::FlowError;
 use crate::pg::Session;
 
-/// Takes the stream's lock, or says who has it. With the lock, nothing of an earlier holder writes any more.
+/// How long the server may take to notice that a process has ended.
+const MOMENT: Duration = Duration::from_secs(2);
+
+/// Takes the stream's lock, or says who has it. With the lock, nothing of an earlier holder writes any more. The session of a process
+/// that has just ended is waited for a moment.
 pub(crate) async fn hold_stream(target: &Session, key: &StreamKey) -> Result<(), FlowError> {
-    hold_stream_again(target, key, None).await
+    let began = Instant::now();
+    loop {
+        match hold_stream_again(target, key, None).await {
+            Err(FlowError::Running { .. }) if began.elapsed() < MOMENT => sleep(MOMENT / 40).await,
+            result => return result,
+        }
+    }
 }
 
 /// The same for a process that streamed as generation `owned` before it lost a connection: it ends when another has taken

@@ -52,7 +52,7 @@ async fn a_running_repack_is_stopped_by_stop_and_undone_by_abort() {
     assert!(refused.1[0]["reason"].as_str().unwrap().contains("another process"), "{:?}", refused.1);
     let asked = live.program.json(&["stop", "--connection", "live"], LIMIT);
     assert_eq!(asked["asked"][0], "live: public.orders");
-    running.wait(LIMIT).expect_code(1);
+    running.wait(LIMIT).expect_code(130);
     let running = live.program.spawn(&["repack", "--table", "public.orders", "--postpone-swap"]);
     until("it runs again", LIMIT, || async {
         live.admin.value("SELECT count(*) FROM pg_replication_slots WHERE active").await == "1"
