@@ -113,16 +113,7 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
             refusals
                 .push(Refusal::new(&object, "its table is partitioned or a partition; not supported yet"));
         } else if !key.own && !key.may_alter {
-            refusals.push(
-                Refusal::new(
-                    &object,
-                    format!(
-                        "its table belongs to {}, and {role} does not inherit that role's rights",
-                        key.owner
-                    ),
-                )
-                .remedy(format!("GRANT {} TO {role}", quote_ident(&key.owner))),
-            );
+            refusals.push(Refusal::without_rights(&object, "its table belongs", &key.owner, &role));
         }
         if key.own && !key.incoming && !key.may_reference {
             let referenced = key.referenced();

@@ -52,12 +52,8 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
     for function in &inventory.functions {
         let object = format!("function {}", function.signature);
         if !function.may_alter {
-            let reason = format!(
-                "its body is bound to the table, it belongs to {}, and {role} does not inherit that role's rights",
-                function.owner
-            );
-            let remedy = format!("GRANT {} TO {role}", quote_ident(&function.owner));
-            refusals.push(Refusal::new(object, reason).remedy(remedy));
+            let belongs = "its body is bound to the table, it belongs";
+            refusals.push(Refusal::without_rights(object, belongs, &function.owner, &role));
         } else if !function.may_create {
             let schema = quote_ident(&function.schema);
             refusals.push(

@@ -45,7 +45,7 @@ pub(crate) use table::StorageOptions;
 pub use triggers::Trigger;
 pub use views::View;
 
-use crate::model::TableName;
+use crate::model::{TableName, quote_ident};
 use crate::repack::plan::PlanError;
 use crate::repack::plan::draft::Draft;
 
@@ -104,6 +104,17 @@ pub struct Refusal {
 impl Refusal {
     pub(crate) fn new(object: impl Into<String>, reason: impl Into<String>) -> Self {
         Refusal { object: object.into(), reason: reason.into(), remedy: None }
+    }
+
+    /// Of an object that belongs to a role whose rights ours (`role`, quoted) lacks; `belongs` says what does: "it belongs".
+    pub(crate) fn without_rights(
+        object: impl Into<String>,
+        belongs: impl fmt::Display,
+        owner: &str,
+        role: &str,
+    ) -> Self {
+        Refusal::new(object, format!("{belongs} to {owner}, and {role} does not inherit that role's rights"))
+            .remedy(format!("GRANT {} TO {role}", quote_ident(owner)))
     }
 
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {

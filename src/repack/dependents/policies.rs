@@ -101,16 +101,9 @@ impl Policy {
 fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
     let role = quote_ident(&inventory.head.role);
     for policy in inventory.policies.iter().filter(|policy| !policy.own && !policy.may_alter) {
-        refusals.push(
-            Refusal::new(
-                format!("policy {} on {}", quote_ident(&policy.name), policy.place()),
-                format!(
-                    "it names {}, its table belongs to {}, and {role} does not inherit that role's rights",
-                    inventory.table, policy.owner
-                ),
-            )
-            .remedy(format!("GRANT {} TO {role}", quote_ident(&policy.owner))),
-        );
+        let object = format!("policy {} on {}", quote_ident(&policy.name), policy.place());
+        let belongs = format!("it names {}, its table belongs", inventory.table);
+        refusals.push(Refusal::without_rights(object, belongs, &policy.owner, &role));
     }
 }
 

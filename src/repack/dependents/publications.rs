@@ -72,13 +72,9 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
                 )
                 .remedy("publish FOR TABLE or FOR TABLES IN SCHEMA instead"),
             ),
-            PublicationScope::Table if !publication.may_alter => refusals.push(
-                Refusal::new(
-                    &object,
-                    format!("it belongs to {}, and {role} does not inherit that role's rights", publication.owner),
-                )
-                .remedy(format!("GRANT {} TO {role}", quote_ident(&publication.owner))),
-            ),
+            PublicationScope::Table if !publication.may_alter => {
+                refusals.push(Refusal::without_rights(&object, "it belongs", &publication.owner, &role));
+            }
             PublicationScope::Table | PublicationScope::Schema => {}
         }
     }

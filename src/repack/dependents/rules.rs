@@ -79,18 +79,9 @@ fn statement(text: &str) -> &str {
 fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
     let role = quote_ident(&inventory.head.role);
     for rule in inventory.rules.iter().filter(|rule| !rule.own && !rule.may_alter) {
-        refusals.push(
-            Refusal::new(
-                format!("rule {} on {}", quote_ident(&rule.name), rule.place()),
-                format!(
-                    "it names {}, {} belongs to {}, and {role} does not inherit that role's rights",
-                    inventory.table,
-                    rule.place(),
-                    rule.owner
-                ),
-            )
-            .remedy(format!("GRANT {} TO {role}", quote_ident(&rule.owner))),
-        );
+        let object = format!("rule {} on {}", quote_ident(&rule.name), rule.place());
+        let belongs = format!("it names {}, {} belongs", inventory.table, rule.place());
+        refusals.push(Refusal::without_rights(object, belongs, &rule.owner, &role));
     }
 }
 

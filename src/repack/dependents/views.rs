@@ -78,13 +78,7 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
     for view in &inventory.views {
         let object = format!("view {}", view.place());
         if !view.may_alter {
-            refusals.push(
-                Refusal::new(
-                    &object,
-                    format!("it belongs to {}, and {role} does not inherit that role's rights", view.owner),
-                )
-                .remedy(format!("GRANT {} TO {role}", quote_ident(&view.owner))),
-            );
+            refusals.push(Refusal::without_rights(&object, "it belongs", &view.owner, &role));
         }
         if !view.may_create {
             let schema = quote_ident(&view.schema);
