@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 use crate::catalog::{CatalogError, ServerError};
 use crate::model::{RetryAdvice, TableName};
 
@@ -79,6 +81,11 @@ pub enum CopyError {
 }
 
 impl CopyError {
+    /// The role lacks a right on a server.
+    pub(crate) fn is_without_right(&self) -> bool {
+        matches!(self, CopyError::Server { error, .. } if error.code == Some(SqlState::INSUFFICIENT_PRIVILEGE))
+    }
+
     /// What the caller should do. [`RetryAdvice::Reconnect`] means here: begin the table again.
     pub fn advice(&self) -> RetryAdvice {
         match self {

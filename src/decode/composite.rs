@@ -31,9 +31,12 @@ pub fn decode(text: &[u8], kept: &[bool]) -> Result<Tuple, CompositeError> {
     let inner = text.strip_prefix(b"(").and_then(|t| t.strip_suffix(b")")).ok_or(malformed(0))?;
     let mut tuple = OwnedTupleBuilder::with_capacity(kept.len());
     let mut scratch = Vec::new();
-    let (mut at, mut found) = (0, 0);
     // A table without columns and one NULL look alike.
-    while !(kept.is_empty() && inner.is_empty() && found == 0) {
+    if kept.is_empty() && inner.is_empty() {
+        return Ok(tuple.finish());
+    }
+    let (mut at, mut found) = (0, 0);
+    loop {
         let (value, end) = field(inner, at, &mut scratch).ok_or(malformed(at + 1))?;
         if kept.get(found).copied().unwrap_or(false) {
             tuple.push(value.map_or(Value::Null, Value::Text));
@@ -44,9 +47,6 @@ pub fn decode(text: &[u8], kept: &[bool]) -> Result<Tuple, CompositeError> {
         }
         // `field` ends at a comma.
         at = end + 1;
-        if kept.is_empty() {
-            break;
-        }
     }
     if found == kept.len() {
         return Ok(tuple.finish());

@@ -284,7 +284,6 @@ async fn queue_reader(
 ) -> Result<QueueReader, RepackError> {
     let (session, cleaning) = (pg::connect(spec.connect).await?, pg::connect(spec.connect).await?);
     for ours in [&session, &cleaning] {
-        ours.batch_execute("SET statement_timeout = 0").await?;
         // Whoever takes over ends them.
         writers::mark_writer(ours, key).await?;
     }

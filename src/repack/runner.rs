@@ -293,7 +293,9 @@ impl Job<'_> {
         };
         let (lost, confirmed): (bool, String) = (slot.try_get(0)?, slot.try_get(1)?);
         let applied = if known { shadow::applied(&self.session, &self.slot).await? } else { None };
-        let as_before = !known || shadow::is_published_as_before(&self.session, self.oid, &self.slot).await?;
+        let as_before = !known
+            || state::is_published_as_before(&self.session, self.oid, &shadow::publications(&self.slot))
+                .await?;
         let usable = as_before
             && applied
                 .is_some_and(|applied| confirmed.parse().is_ok_and(|c: crate::model::Lsn| c <= applied));

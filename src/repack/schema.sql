@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS repcloud.repack (
     fingerprint    text        NOT NULL,
     -- What is left to do after the swap, in order.
     after          text[]      NOT NULL DEFAULT '{}',
-    -- What a person asks of the process that works on it: swap, pause, resume, stop, yield (this table), throttle …
+    -- What a person asks of the process that works on it: swap, pause, resume, stop, yield (this table), yield all, throttle …
     request        text,
     rows_copied    bigint      NOT NULL DEFAULT 0,
     rows_total     bigint      NOT NULL DEFAULT 0,

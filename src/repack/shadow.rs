@@ -111,7 +111,7 @@ pub(crate) async fn make_slot(
     events: &Events,
 ) -> Result<HeldSnapshot, RepackError> {
     publish(session, row).await?;
-    state::set_published(session, row.table_oid, &published(session, &row.slot).await?).await?;
+    state::set_published(session, row.table_oid, &publications(&row.slot)).await?;
     let mut replication = ReplicationClient::connect(connect).await?;
     let system = replication.identify_system().await?;
     let key = state::key(&row.slot);
@@ -215,27 +215,6 @@ async fn publish(session: &Session, row: &RepackRow) -> Result<(), RepackError> 
     Ok(())
 }
 
-/// Our publications and their members, in a form that tells whether anybody changed them, if only for a while: a change that was
-/// not published is not in the stream, and nothing else tells of it.
-pub(crate) async fn published(session: &Session, slot: &str) -> Result<String, RepackError> {
-    let sql = "SELECT coalesce(string_agg(format('%s %s %s %s', p.oid, p.xmin, r.oid, r.xmin), ', ' ORDER BY p.oid, r.oid), '') \
-               FROM pg_catalog.pg_publication p LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid \
-               WHERE p.pubname = ANY ($1)";
-    Ok(session.query_one(sql, &[&publications(slot)]).await?.try_get(0)?)
-}
-
-/// True unless our publications are others than those the slot was made with.
-pub(crate) async fn is_published_as_before(
-    session: &Session,
-    table: Oid,
-    slot: &str,
-) -> Result<bool, RepackError> {
-    match state::read_published(session, table).await? {
-        Some(before) => Ok(before == published(session, slot).await?),
-        None => Ok(true),
-    }
-}
-
 /// The publications of a repack: as of a stream, two.
 pub(crate) fn publications(slot: &str) -> Vec<String> {
     vec![slot.to_owned(), publish::insert_publication(slot)]
@@ -245,10 +224,7 @@ pub(crate) fn publications(slot: &str) -> Vec<String> {
 pub(crate) async fn remove_capture(session: &Session, table: Oid, slot: &str) -> Result<(), RepackError> {
     let key = state::key(slot);
     end_followers(session, slot).await?;
-    let facts = setup::read_queue(session, table).await?;
-    if facts.queue || facts.triggers {
-        setup::drop_queue(session, table, slot).await?;
-    }
+    setup::drop_queue(session, table, slot).await?;
     setup::drop_slot(session, slot).await?;
     setup::drop_publications(session, &publications(slot), LockLimits::default()).await?;
     checkpoint::forget(session, &key, None).await?;

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::apply::checkpoint::StreamKey;
 use crate::model::{Lsn, Oid, TableName, quote_ident};
-use crate::pg::PgError;
+use crate::pg::{PgError, Session};
 use crate::repack::error::RepackError;
 
 /// How far a repack has come. Each is a fact that is already true in the database.
@@ -278,17 +278,30 @@ pub async fn set_copied_at(client: &Client, table: Oid, at: Lsn) -> Result<(), R
     Ok(())
 }
 
+/// Publications ($2) and their members, in a form that tells whether anybody changed them, if only for a while: a change that was
+/// not published is not in the stream, and nothing else tells of it.
+const PUBLISHED: &str = "(SELECT coalesce(string_agg(format('%s %s %s %s', p.oid, p.xmin, m.oid, m.xmin), ', ' ORDER BY p.oid, m.oid), '') \
+     FROM pg_catalog.pg_publication p LEFT JOIN pg_catalog.pg_publication_rel m ON m.prpubid = p.oid WHERE p.pubname = ANY ($2))";
+
 /// Remembers our publications as they are now.
-pub async fn set_published(client: &Client, table: Oid, picture: &str) -> Result<(), RepackError> {
-    let sql = "UPDATE repcloud.repack SET published = $2 WHERE table_oid = $1";
-    client.execute(sql, &[&table, &picture]).await?;
+pub async fn set_published(client: &Client, table: Oid, publications: &[String]) -> Result<(), RepackError> {
+    let sql = format!("UPDATE repcloud.repack SET published = {PUBLISHED} WHERE table_oid = $1");
+    client.execute(&sql, &[&table, &publications]).await?;
     Ok(())
 }
 
-/// What [`set_published`] wrote; `None` where nothing was.
-pub async fn read_published(client: &Client, table: Oid) -> Result<Option<String>, RepackError> {
-    let sql = "SELECT published FROM repcloud.repack WHERE table_oid = $1";
-    Ok(client.query_opt(sql, &[&table]).await?.map(|row| row.try_get(0)).transpose()?.flatten())
+/// True unless our publications are others than [`set_published`] saw.
+pub async fn is_published_as_before(
+    session: &Session,
+    table: Oid,
+    publications: &[String],
+) -> Result<bool, RepackError> {
+    let sql = format!(
+        "SELECT coalesce(bool_and(published = {PUBLISHED}), true) FROM repcloud.repack WHERE table_oid = $1"
+    );
+    // Kept: asked again under the lock.
+    let statement = session.prepared(&sql).await?;
+    Ok(session.query_one(&statement, &[&table, &publications]).await?.try_get(0)?)
 }
 
 /// How many rows are copied, and why the copy rests.

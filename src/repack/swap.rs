@@ -18,7 +18,7 @@ use crate::repack::error::RepackError;
 use crate::repack::fingerprint::{Fingerprint, fingerprint};
 use crate::repack::options::DeadlockResolution;
 use crate::repack::plan::RepackPlan;
-use crate::repack::shadow::{self, publications, relation_oid};
+use crate::repack::shadow::{publications, relation_oid};
 use crate::repack::state;
 
 /// What one attempt needs.
@@ -160,7 +160,8 @@ impl Attempt<'_> {
         if !differences.is_empty() {
             return Err(RepackError::Changed { table: self.table.clone(), differences });
         }
-        let publishing = shadow::is_published_as_before(session, self.oid, self.slot);
+        let ours = publications(self.slot);
+        let publishing = state::is_published_as_before(session, self.oid, &ours);
         let Ok(as_before) = timeout_at(deadline, publishing).await else {
             return Ok(Outcome::OutOfTime(READING));
         };

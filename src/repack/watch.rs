@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::capture::trigger::ddl;
 use crate::model::{Oid, TableName};
 use crate::pg::Session;
 use crate::repack::error::RepackError;
@@ -143,8 +144,8 @@ impl Watch<'_> {
 /// Bytes of the table's queue; 0 without one.
 async fn queue_size(session: &Session, table: Oid) -> Result<u64, RepackError> {
     let sql = "SELECT pg_catalog.pg_total_relation_size(oid) FROM pg_catalog.pg_class \
-               WHERE relname = 'queue_' || $1::oid::text AND relnamespace = 'repcloud'::pg_catalog.regnamespace";
-    let row = session.query_opt(sql, &[&table]).await?;
+               WHERE relname = $1 AND relnamespace = 'repcloud'::pg_catalog.regnamespace";
+    let row = session.query_opt(sql, &[&ddl::queue_name(table)]).await?;
     let bytes: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
     Ok(u64::try_from(bytes).unwrap_or(0))
 }

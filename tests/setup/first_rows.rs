@@ -309,3 +309,27 @@ async fn what_goes_wrong_is_told_without_values_and_leaves_nothing_behind() {
     assert_eq!(copy(&good).await.unwrap().rows, 5000);
     assert_eq!(content(&target, &t).await, content(&source, &t).await);
 }
+
+#[tokio::test]
+async fn a_table_that_foreign_keys_keep_full_is_told_from_one_that_is_locked() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.connect("postgres").await;
+    admin
+        .batch_execute(
+            "CREATE ROLE plain LOGIN; CREATE SCHEMA mart AUTHORIZATION plain; SET ROLE plain;
+             CREATE TABLE mart.t (id int PRIMARY KEY); INSERT INTO mart.t VALUES (1), (2);
+             CREATE TABLE mart.mine (id int REFERENCES mart.t); INSERT INTO mart.mine VALUES (1)",
+        )
+        .await
+        .unwrap();
+    let plain = cluster.connect_as("postgres", "plain").await;
+    let name = TableName::new("mart", "t");
+    let told = empty_table(&plain, &name).await.unwrap_err().to_string();
+    assert!(told.contains("mine_id_fkey on mart.mine"), "{told}");
+    assert_eq!(content(&plain, &name).await.0, 2);
+    let locked = cluster.connect("postgres").await;
+    locked.batch_execute("BEGIN; LOCK TABLE mart.t IN SHARE MODE").await.unwrap();
+    plain.batch_execute("SET lock_timeout = '50ms'").await.unwrap();
+    let told = empty_table(&plain, &name).await.unwrap_err().to_string();
+    assert!(told.contains("lock timeout") && !told.contains("foreign keys"), "{told}");
+}

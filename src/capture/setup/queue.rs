@@ -63,9 +63,12 @@ pub async fn create_queue(client: &Client, table: &TableDef) -> Result<(), Setup
     run_bounded(client, &statements, std::slice::from_ref(&table.name), None, TRIGGER_LOCKS).await
 }
 
-/// Removes queue, functions and triggers of the table with this oid, and all ticks of `consumer`. What is gone already is no error.
+/// Removes queue, functions and triggers of the table with this oid, and all ticks of `consumer`. Where there are none nothing is done.
 pub async fn drop_queue(client: &Client, table: Oid, consumer: &str) -> Result<(), SetupError> {
     let facts = read_queue(client, table).await?;
+    if !facts.queue && !facts.triggers {
+        return Ok(());
+    }
     let name = facts.table.filter(|_| facts.triggers);
     let statements = ddl::drop(table, name.as_ref().map(ToString::to_string).as_deref());
     let limits = LockLimits { attempts: 60, ..TRIGGER_LOCKS };

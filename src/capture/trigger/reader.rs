@@ -59,14 +59,8 @@ impl TickMarks {
 /// Reads one queue until told to stop.
 #[derive(Debug)]
 pub struct QueueReader {
-    session: Session,
+    reading: Reading,
     cleaner: Cleaner,
-    table: QueueTable,
-    consumer: Consumer,
-    options: QueueOptions,
-    last: Tick,
-    marks: Arc<TickMarks>,
-    asked: watch::Receiver<u64>,
 }
 
 /// A text, as its bytes: in a database of encoding SQL_ASCII they may be any.
@@ -93,20 +87,29 @@ impl QueueReader {
         options: QueueOptions,
         written: watch::Receiver<Written>,
     ) -> Result<Self, CaptureError> {
-        session.batch_execute("SET synchronous_commit = on; SET jit = off").await.map_err(PgError::from)?;
-        cleaning.batch_execute("SET synchronous_commit = off; SET jit = off").await.map_err(PgError::from)?;
+        session.batch_execute("SET synchronous_commit = on").await.map_err(PgError::from)?;
+        cleaning.batch_execute("SET synchronous_commit = off").await.map_err(PgError::from)?;
         let number = options.from.0;
         let last = tick::read(&session, &consumer.name, number).await?;
         let last = last.ok_or_else(|| QueueError::TickLost { consumer: consumer.name.clone(), number })?;
         let (asking, asked) = watch::channel(number);
         let marks = TickMarks { begun: AtomicU64::new(number), read: AtomicI64::new(0), asked: asking };
         let cleaner = Cleaner { session: cleaning, consumer: consumer.clone(), written };
-        Ok(QueueReader { session, cleaner, table, consumer, options, last, marks: Arc::new(marks), asked })
+        let pages = format!(
+            "SELECT seq, op::text, old, new FROM repcloud.{} WHERE seq > $1 \
+             AND pg_catalog.pg_visible_in_snapshot(xid, (SELECT $2::text::pg_catalog.pg_snapshot)) \
+             AND NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $3::text::pg_catalog.pg_snapshot)) ORDER BY seq LIMIT $4",
+            ddl::queue_name(consumer.queue)
+        );
+        let marks = Arc::new(marks);
+        let rows = FIRST_PAGE;
+        let reading = Reading { pages, session, table, consumer, options, last, marks, asked, rows };
+        Ok(QueueReader { reading, cleaner })
     }
 
     /// See [`TickMarks`].
     pub fn marks(&self) -> Arc<TickMarks> {
-        self.marks.clone()
+        self.reading.marks.clone()
     }
 
     /// Runs until `stop` turns true, or an error. Batches go to `out`; when it is full, reading rests.
@@ -115,23 +118,7 @@ impl QueueReader {
         out: mpsc::Sender<TxnBatch>,
         stop: watch::Receiver<bool>,
     ) -> Result<(), CaptureError> {
-        let QueueReader { session, cleaner, table, consumer, options, last, marks, asked } = self;
-        let mut reading = Reading {
-            pages: format!(
-                "SELECT seq, op::text, old, new FROM repcloud.{} WHERE seq > $1 \
-                 AND pg_catalog.pg_visible_in_snapshot(xid, (SELECT $2::text::pg_catalog.pg_snapshot)) \
-                 AND NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $3::text::pg_catalog.pg_snapshot)) ORDER BY seq LIMIT $4",
-                ddl::queue_name(consumer.queue)
-            ),
-            session,
-            table,
-            consumer,
-            options,
-            last,
-            marks,
-            asked,
-            rows: FIRST_PAGE,
-        };
+        let QueueReader { mut reading, cleaner } = self;
         tokio::select! {
             biased;
             result = reading.run(out, stop) => result,
@@ -143,7 +130,10 @@ impl QueueReader {
 /// Rows of the first page; how many come after that depends on their size.
 const FIRST_PAGE: i64 = 100;
 
+/// The reader without what cleans up behind it.
+#[derive(Debug)]
 struct Reading {
+    /// The statement that gives a page.
     pages: String,
     session: Session,
     table: QueueTable,
@@ -152,6 +142,7 @@ struct Reading {
     last: Tick,
     marks: Arc<TickMarks>,
     asked: watch::Receiver<u64>,
+    /// Of the next page.
     rows: i64,
 }
 

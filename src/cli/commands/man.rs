@@ -52,15 +52,14 @@ pub fn run(output: Output) -> Result<Exit, Failure> {
     let mut program = CommandLine::command().disable_help_subcommand(true);
     // Gives each command its page's name, repcloud-COMMAND.
     program.build();
+    let render = |command: clap::Command, pages: &mut Vec<u8>| {
+        Man::new(command).render(pages).context("cannot write the manual")
+    };
     let mut pages = Vec::new();
-    let mut render =
-        |command: clap::Command| Man::new(command).render(&mut pages).context("cannot write the manual");
-    render(program.clone())?;
+    render(program.clone(), &mut pages)?;
     pages.extend_from_slice(COMMON.as_bytes());
-    let mut render =
-        |command: clap::Command| Man::new(command).render(&mut pages).context("cannot write the manual");
     for command in program.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
-        render(command.clone())?;
+        render(command.clone(), &mut pages)?;
     }
     output.bytes(&pages)?;
     Ok(Exit::Done)
