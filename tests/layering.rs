@@ -93,6 +93,7 @@ const PURE: &[&str] = &[
     "repack/fingerprint.rs",
     "repack/plan.rs",
     "repack/plan/",
+    "repack/retries.rs",
     "repack/throttle.rs",
     "repack/window.rs",
 ];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 
 use crate::apply::group::GroupLimits;
 use crate::apply::plan::PlanOptions;
@@ -17,11 +18,16 @@ use crate::model::{Lsn, TxnBatch};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{ConnectOptions, Session};
 
+/// How long the tasks may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
 /// The tasks that carry changes from a slot or a queue into a target, until the first of them ends.
 #[derive(Debug)]
 pub struct Pipeline {
     tasks: JoinSet<Result<(), FlowError>>,
     halt: watch::Sender<bool>,
+    /// The first error of the tasks whose end was seen: whoever waits for more of them may be dropped meanwhile.
+    error: Option<FlowError>,
 }
 
 impl Pipeline {
@@ -72,22 +78,27 @@ impl Pipeline {
             relay(report, written).await;
             Ok(())
         });
-        Pipeline { tasks, halt }
+        Pipeline { tasks, halt, error: None }
     }
 
-    /// Waits until one of the tasks has ended: with an error, or because another one has, whose error [`Self::finish`] or
-    /// [`Self::cause`] then finds.
+    /// Waits until one of the tasks has ended: with an error, or because another one has, whose error [`Self::finish`],
+    /// [`Self::reason`] or [`Self::cause`] then finds. May be dropped and called again.
     pub async fn ended(&mut self) -> Result<(), FlowError> {
-        match self.tasks.join_next().await {
-            Some(done) => joined(done),
-            None => Ok(()),
+        if self.error.is_none()
+            && let Some(done) = self.tasks.join_next().await
+        {
+            self.note(done);
         }
+        self.error.take().map_or(Ok(()), Err)
     }
 
-    /// The error behind an end that [`Self::ended`] saw no error of: that of another task. Nothing runs any more afterwards.
+    /// The error behind an end that [`Self::ended`] saw no error of: that of another task. Nothing runs any more afterwards. May
+    /// be dropped and called again.
     pub async fn reason(&mut self) -> Result<(), FlowError> {
         self.halt.send_replace(true);
-        drain(&mut self.tasks).await
+        // Those that do not end in time are aborted with the set: what they did not commit comes again.
+        let _ended = timeout(END_LIMIT, self.drain()).await.is_ok();
+        self.error.take().map_or(Ok(()), Err)
     }
 
     /// Ends the tasks in order: the reader confirms and ends the stream, its channel closes, the applier writes the
@@ -96,18 +107,32 @@ impl Pipeline {
         self.reason().await
     }
 
+    async fn drain(&mut self) {
+        while let Some(done) = self.tasks.join_next().await {
+            self.note(done);
+        }
+    }
+
+    fn note(&mut self, done: Result<Result<(), FlowError>, JoinError>) {
+        if let Err(error) = joined(done) {
+            self.error.get_or_insert(error);
+        }
+    }
+
     /// The first task to end may only have seen another one's failure from its side: an applier's or planner's error
     /// that is there by now says more than a closed connection.
     pub fn cause(mut self, error: FlowError) -> FlowError {
         if matches!(error, FlowError::Apply(_)) {
             return error;
         }
-        while let Some(done) = self.tasks.try_join_next() {
-            if let Err(FlowError::Apply(other)) = joined(done) {
+        let mut seen = self.error.take();
+        loop {
+            if let Some(FlowError::Apply(other)) = seen {
                 return FlowError::Apply(other);
             }
+            let Some(done) = self.tasks.try_join_next() else { return error };
+            seen = joined(done).err();
         }
-        error
     }
 }
 
@@ -164,15 +189,29 @@ fn joined(done: Result<Result<(), FlowError>, JoinError>) -> Result<(), FlowErro
     done.unwrap_or_else(|error| Err(FlowError::Internal(format!("a task of the stream ended: {error}"))))
 }
 
-/// Waits for the tasks' end; those that do not end in time are aborted (what they did not commit comes again).
-async fn drain(tasks: &mut JoinSet<Result<(), FlowError>>) -> Result<(), FlowError> {
-    const LIMIT: Duration = Duration::from_secs(10);
-    let mut outcome = Ok(());
-    let all = async {
-        while let Some(done) = tasks.join_next().await {
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(joined(done));
-        }
-    };
-    let _ended = tokio::time::timeout(LIMIT, all).await.is_ok();
-    outcome
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_is_dropped_while_it_waits_for_the_reason_loses_no_error() {
+        let mut tasks: JoinSet<Result<(), FlowError>> = JoinSet::new();
+        let (release, released) = oneshot::channel::<()>();
+        tasks.spawn(async { Ok(()) });
+        let mut pipeline = Pipeline { tasks, halt: watch::channel(false).0, error: None };
+        pipeline.ended().await.unwrap();
+        pipeline.tasks.spawn(async { Err(FlowError::Internal("why".to_owned())) });
+        pipeline.tasks.spawn(async move {
+            let _released = released.await;
+            Ok(())
+        });
+        assert!(timeout(Duration::from_millis(50), pipeline.reason()).await.is_err());
+        release.send(()).unwrap();
+        assert_eq!(
+            pipeline.reason().await.unwrap_err().to_string(),
+            FlowError::Internal("why".to_owned()).to_string()
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! The attempts of the swap: when to try, how long to rest in between, what is said of those in the way.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -185,6 +186,7 @@ async fn wait_for_the_word(job: &mut Job<'_>) -> Result<(), RepackError> {
     let result = watch
         .over(async {
             let mut told = false;
+            let mut ended = pin!(following.ended());
             loop {
                 let asked = shown.swap.load(Ordering::Relaxed);
                 let paused = shown.paused.load(Ordering::Relaxed);
@@ -203,7 +205,7 @@ async fn wait_for_the_word(job: &mut Job<'_>) -> Result<(), RepackError> {
                 }
                 tokio::select! {
                     biased;
-                    error = following.ended() => return Err(error),
+                    error = &mut ended => return Err(error),
                     () = sleep(Duration::from_millis(300)) => {}
                 }
             }

@@ -17,6 +17,7 @@ pub mod options;
 pub mod plan;
 pub mod preflight;
 pub mod report;
+mod retries;
 mod rows;
 pub mod run;
 mod runner;

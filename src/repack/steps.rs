@@ -1,5 +1,6 @@
 //! The long steps between the shadow and the swap. Each can be cut off at any moment.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -272,6 +273,7 @@ pub(crate) async fn converge(job: &mut Job<'_>) -> Result<(), RepackError> {
         .await;
     drop(watch);
     job.following = Some(following);
+    job.shown.caught_up.fetch_or(result.is_ok(), Ordering::Relaxed);
     result
 }
 

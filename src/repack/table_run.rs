@@ -1,7 +1,6 @@
 //! One table from the command to its report: attempts after lost connections, and what becomes of a failure.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -14,14 +13,13 @@ use crate::repack::job::{Goal, Step, next_step};
 use crate::repack::options::{OnFailure, RepackOptions};
 use crate::repack::preflight::space::bytes;
 use crate::repack::report::{Outcome, TableReport};
+use crate::repack::retries::Retries;
 use crate::repack::runner::{Job, control_session};
 use crate::repack::shadow::relation_oid;
 use crate::repack::state::{self, RepackRow};
 use crate::repack::steps;
 use crate::repack::watch::{Shown, retained_wal};
 
-/// Attempts after a lost connection, and how long they may take together.
-const RETRY_FOR: Duration = Duration::from_secs(300);
 /// One table and who looks at it.
 #[derive(Clone, Copy)]
 struct Run<'a> {
@@ -59,17 +57,20 @@ pub(crate) const NOTHING_TO_UNDO: &str = "there was nothing to undo";
 impl<'a> Run<'a> {
     async fn with_retries(&self, goal: Goal, report: &mut TableReport) -> Result<Outcome, RepackError> {
         let mut begun: Option<Oid> = None;
-        let mut failing_since: Option<Instant> = None;
-        let mut pause = Duration::from_millis(200);
+        let mut retries = Retries::default();
         loop {
             let error = match Box::pin(self.attempt(goal, report, &mut begun)).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-            let since = *failing_since.get_or_insert_with(Instant::now);
-            if error.advice() == RetryAdvice::Stop || since.elapsed() > RETRY_FOR || *self.stop.borrow() {
-                return Err(error);
+            if self.shown.caught_up.swap(false, Ordering::Relaxed) {
+                retries.renew();
             }
+            let pause = match error.advice() {
+                RetryAdvice::Reconnect if !*self.stop.borrow() => retries.next(Instant::now().into_std()),
+                _ => None,
+            };
+            let Some(pause) = pause else { return Err(error) };
             let wait = pause.mul_f64(rand::random_range(0.5..1.5));
             self.events.warning(format!(
                 "{}: {error}; trying again in {:.1} s",
@@ -77,7 +78,6 @@ impl<'a> Run<'a> {
                 wait.as_secs_f64()
             ));
             sleep(wait).await;
-            pause = (pause * 2).min(Duration::from_secs(10));
         }
     }
 

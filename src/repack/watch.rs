@@ -28,6 +28,8 @@ pub(crate) struct Shown {
     pub(crate) ends: AtomicBool,
     /// A person asked for the swap that waits.
     pub(crate) swap: AtomicBool,
+    /// All changes were applied, since it was last asked.
+    pub(crate) caught_up: AtomicBool,
     /// Why the copy rests.
     pub(crate) resting: Mutex<Option<String>>,
     /// Bytes of WAL a second that a person asked for, instead of those of the configuration.

@@ -162,7 +162,7 @@ async fn crashes_of_the_source_under_asynchronous_writers_lose_and_repeat_nothin
     admin.exec("ALTER SYSTEM SET wal_writer_delay = '10s'").await;
     admin.exec("SELECT pg_reload_conf()").await;
     drop(owner);
-    let running = program.spawn(&[T, &["--postpone-swap"]].concat());
+    let mut running = program.spawn(&[T, &["--postpone-swap"]].concat());
     let changes = "SELECT coalesce((SELECT changes FROM repcloud.checkpoint WHERE target = '(repack)' AND phase = 'ready'), 0)";
     let ready = "SELECT count(*) FROM pg_tables WHERE tablename = 'repack' AND schemaname = 'repcloud'";
     until("its state is there", LIMIT, || async { admin.value(ready).await == "1" }).await;
@@ -179,8 +179,9 @@ async fn crashes_of_the_source_under_asynchronous_writers_lose_and_repeat_nothin
                 .exec(&format!("INSERT INTO t (id, v) VALUES ({}, 'new')", 100_000 + round * 1000 + i))
                 .await;
         }
-        until("some of it is applied", LIMIT, || async {
-            watcher.value(changes).await.parse::<i64>().unwrap() > before
+        until("some of it is applied", LIMIT, || {
+            assert!(running.is_running(), "it has ended: {} {}", running.stdout(), running.stderr());
+            async { watcher.value(changes).await.parse::<i64>().unwrap() > before }
         })
         .await;
         for i in 0..20 {
