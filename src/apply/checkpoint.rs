@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Statement};
 use crate::apply::group::Closing;
 use crate::apply::parked_store;
 use crate::apply::single::stamp_text;
-use crate::model::{Lsn, TableName};
+use crate::model::{Lsn, RetryAdvice, TableName};
 use crate::pg::PgError;
 
 pub use crate::apply::table_state::{
@@ -48,6 +48,16 @@ pub enum StateError {
     /// A row that cannot be read.
     #[error("the state in schema repcloud cannot be read: {0}")]
     Damaged(String),
+}
+
+impl StateError {
+    /// What its owner should do.
+    pub fn advice(&self) -> RetryAdvice {
+        match self {
+            StateError::Target(error) => error.advice(),
+            StateError::Newer { .. } | StateError::Foreign | StateError::Damaged(_) => RetryAdvice::Stop,
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for StateError {

@@ -135,11 +135,19 @@ impl FlowError {
             FlowError::Copy(error) => error.advice(),
             FlowError::Capture(error) => error.advice(),
             FlowError::Apply(error) => error.advice(),
-            FlowError::State(StateError::Target(error)) => error.advice(),
+            FlowError::State(error) => error.advice(),
+            FlowError::Ddl(error) => error.advice(),
+            FlowError::Verify(error) => error.advice(),
             FlowError::Running { .. } | FlowError::Stopped(StopReason::SlotActive { .. }) => {
                 RetryAdvice::Reconnect
             }
-            _ => RetryAdvice::Stop,
+            FlowError::Refused(_)
+            | FlowError::Stopped(_)
+            | FlowError::Unfinished(_)
+            | FlowError::PartitionsChanged { .. }
+            | FlowError::NotReached
+            | FlowError::SlotTimeout { .. }
+            | FlowError::Internal(_) => RetryAdvice::Stop,
         }
     }
 

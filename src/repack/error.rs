@@ -221,8 +221,30 @@ impl RepackError {
             RepackError::Copy(error) => error.advice(),
             RepackError::Select(error) => error.advice(),
             RepackError::Preflight(error) => error.advice(),
+            RepackError::Dependents(error) => error.advice(),
+            RepackError::Catalog(error) => error.advice(),
+            RepackError::State(error) => error.advice(),
+            RepackError::Verify(error) => error.advice(),
+            RepackError::Plan(error) => error.advice(),
             RepackError::SessionLost(_) | RepackError::Moved { .. } => RetryAdvice::Reconnect,
-            _ => RetryAdvice::Stop,
+            // All of them by name: a lost connection must not end a repack because it was met in some other place.
+            RepackError::Refused(_)
+            | RepackError::NotUndone(_)
+            | RepackError::Running { .. }
+            | RepackError::Missing { .. }
+            | RepackError::Changed { .. }
+            | RepackError::NotAlike { .. }
+            | RepackError::Differs { .. }
+            | RepackError::NotGranted { .. }
+            | RepackError::OutOfTime { .. }
+            | RepackError::NotConverging { .. }
+            | RepackError::Ambiguous { .. }
+            | RepackError::TooMuchWal { .. }
+            | RepackError::Stopped
+            | RepackError::Taken
+            | RepackError::TimedOut { .. }
+            | RepackError::Damaged(_)
+            | RepackError::Internal(_) => RetryAdvice::Stop,
         }
     }
 
@@ -302,5 +324,19 @@ mod tests {
             rows.remove(row);
         }
         assert_eq!(rows, [""; 0], "README.md speaks of what is never said");
+    }
+
+    #[test]
+    fn a_lost_connection_is_tried_again_wherever_it_was_met() {
+        let closed = || PgError::closed("reading");
+        for error in [
+            RepackError::Server(closed()),
+            RepackError::State(StateError::Target(closed())),
+            RepackError::Flow(FlowError::State(StateError::Target(closed()))),
+            RepackError::Flow(FlowError::Target(closed())),
+        ] {
+            assert_eq!(error.advice(), RetryAdvice::Reconnect, "{error:?}");
+        }
+        assert_eq!(RepackError::State(StateError::Foreign).advice(), RetryAdvice::Stop);
     }
 }

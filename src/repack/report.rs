@@ -58,6 +58,9 @@ pub struct TableReport {
     /// A person asked the whole run to end while it was at this table; not part of the JSON.
     #[serde(skip)]
     pub ends_run: bool,
+    /// It failed because another process works on the table; not part of the JSON.
+    #[serde(skip)]
+    pub other_works: bool,
     /// What a person can do; not part of the JSON.
     #[serde(skip)]
     pub hint: Option<String>,
@@ -85,6 +88,7 @@ impl TableReport {
             swap_attempts: 0,
             total_seconds: 0.0,
             ends_run: false,
+            other_works: false,
             hint: None,
             notes: Vec::new(),
         }

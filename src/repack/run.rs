@@ -52,6 +52,9 @@ pub async fn repack(
     Ok(reports)
 }
 
+/// How often a process that applies changes is looked for that has the table each time it could be taken over.
+const ASK_AGAIN: u32 = 3;
+
 /// Exchanges what is prepared: by asking the process that applies its changes, or here.
 pub async fn swap(
     options: &RepackOptions,
@@ -65,15 +68,21 @@ pub async fn swap(
         if !ready {
             continue;
         }
-        let report = match ask_running(options, &row, "swap").await? {
-            true => {
+        let mut tries = ASK_AGAIN;
+        let report = loop {
+            if ask_running(options, &row, "swap").await? {
                 events.info(format!(
                     "{}: asked the process that applies its changes, which goes by the options it was started with",
                     row.table
                 ));
-                follow_swap(options, &row, stop).await?
+                break follow_swap(options, &row, stop).await?;
             }
-            false => run_table(options, &row.table, Goal::Repack, events, stop.clone()).await,
+            let report = run_table(options, &row.table, Goal::Repack, events, stop.clone()).await;
+            tries -= 1;
+            // It had lost its connection when it was looked for.
+            if !report.other_works || tries == 0 || *stop.borrow() {
+                break report;
+            }
         };
         told(&report);
         reports.push(report);

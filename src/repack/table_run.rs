@@ -66,7 +66,12 @@ impl<'a> Run<'a> {
             if self.shown.caught_up.swap(false, Ordering::Relaxed) {
                 retries.renew();
             }
-            let pause = match error.advice() {
+            let advice = match &error {
+                // While the connection was lost, `swap` or `abort` took the table: how that ended is then asked.
+                RepackError::Running { .. } if begun.is_some() => RetryAdvice::Reconnect,
+                error => error.advice(),
+            };
+            let pause = match advice {
                 RetryAdvice::Reconnect if !*self.stop.borrow() => retries.next(Instant::now().into_std()),
                 _ => None,
             };
@@ -84,6 +89,7 @@ impl<'a> Run<'a> {
     /// What becomes of a failed repack.
     async fn fail(&self, goal: Goal, error: RepackError, report: &mut TableReport) {
         report.hint = error.hint();
+        report.other_works = matches!(error, RepackError::Running { .. });
         report.reason = Some(error.to_string());
         report.outcome = match &error {
             RepackError::Refused(_) => Outcome::Refused,
