@@ -121,6 +121,26 @@ pub(crate) async fn analyze_all(options: &ConnectOptions, tables: &[TableName], 
     }
 }
 
+/// What ended a copy, and the target table that it is about where it is about one.
+#[derive(Debug)]
+pub(crate) struct CopyFailed {
+    pub(crate) table: Option<TableName>,
+    pub(crate) error: FlowError,
+}
+
+impl<E: Into<FlowError>> From<E> for CopyFailed {
+    fn from(error: E) -> Self {
+        CopyFailed { table: None, error: error.into() }
+    }
+}
+
+impl CopyFailed {
+    /// Names the table.
+    pub(crate) fn of(table: &TableName) -> impl FnOnce(FlowError) -> CopyFailed {
+        move |error| CopyFailed { table: Some(table.clone()), error }
+    }
+}
+
 /// A snapshot of the source, held open by a session so that any number of others can import it.
 #[derive(Debug)]
 pub(crate) struct FirstRows {
@@ -181,7 +201,7 @@ impl FirstRows {
         work: &[&TableWork],
         events: &Events,
         board: &Board,
-    ) -> Result<(), FlowError> {
+    ) -> Result<(), CopyFailed> {
         if facts::may_use_replica_role(target).await? {
             return self.copy_wave(options, target, work, &[], events, board).await;
         }
@@ -214,12 +234,13 @@ impl FirstRows {
         whole: &[TableName],
         events: &Events,
         board: &Board,
-    ) -> Result<(), FlowError> {
+    ) -> Result<(), CopyFailed> {
         let mut tables = Vec::with_capacity(work.len());
         let mut tasks = VecDeque::new();
         for (index, work) in work.iter().enumerate() {
             let chunk = if whole.contains(&work.target) { u64::MAX } else { CHUNK_BYTES };
-            let progress = self.plan(work, index, target, chunk, &mut tasks).await?;
+            let planned = self.plan(work, index, target, chunk, &mut tasks).await;
+            let progress = planned.map_err(CopyFailed::of(&work.target))?;
             events.info(format!(
                 "copying {} → {} ({} chunks)",
                 work.source.name,
@@ -308,7 +329,7 @@ impl Copy<'_> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    async fn worker(&self) -> Result<(), FlowError> {
+    async fn worker(&self) -> Result<(), CopyFailed> {
         if self.tasks.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return Ok(());
         }
@@ -326,18 +347,31 @@ impl Copy<'_> {
         while let Some(task) = self.next() {
             let table = &self.tables[task.table];
             let Some((_, spec)) = table.spec.iter().find(|(name, _)| *name == task.from) else { continue };
-            // Short transactions: the holder keeps the snapshot, nobody else does.
-            import(&source, self.snapshot, "READ ONLY").await?;
-            let outcome = copy_chunk(&source, &target, spec, task.range).await?;
-            source.batch_execute("COMMIT").await.map_err(|e| FlowError::Source(e.into()))?;
-            let rows = table.rows.fetch_add(outcome.rows, Ordering::Relaxed) + outcome.rows;
-            self.board.update_table(&table.work.target.to_string(), |t| {
-                t.state = "copying".into();
-                t.rows_copied = rows;
-            });
-            if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                self.finish(&source, table).await?;
-            }
+            let done = self.chunk((&source, &target), table, spec, task.range).await;
+            done.map_err(CopyFailed::of(&table.work.target))?;
+        }
+        Ok(())
+    }
+
+    /// One chunk of a table; with the last one the table is finished.
+    async fn chunk(
+        &self,
+        (source, target): (&Session, &Session),
+        table: &Progress<'_>,
+        spec: &CopySpec,
+        range: PageRange,
+    ) -> Result<(), FlowError> {
+        // Short transactions: the holder keeps the snapshot, nobody else does.
+        import(source, self.snapshot, "READ ONLY").await?;
+        let outcome = copy_chunk(source, target, spec, range).await?;
+        source.batch_execute("COMMIT").await.map_err(|e| FlowError::Source(e.into()))?;
+        let rows = table.rows.fetch_add(outcome.rows, Ordering::Relaxed) + outcome.rows;
+        self.board.update_table(&table.work.target.to_string(), |t| {
+            t.state = "copying".into();
+            t.rows_copied = rows;
+        });
+        if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.finish(source, table).await?;
         }
         Ok(())
     }

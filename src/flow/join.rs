@@ -4,7 +4,7 @@
 use crate::apply::checkpoint::TableState;
 use crate::apply::writers;
 use crate::flow::error::FlowError;
-use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::first_rows::{self, CopyFailed, FirstRows};
 use crate::flow::options::StreamOptions;
 use crate::flow::slot::{self, SlotKind};
 use crate::flow::status::Board;
@@ -36,7 +36,7 @@ pub(crate) async fn join(
     joining: &[Joining],
     events: &Events,
     board: &Board,
-) -> Result<(), FlowError> {
+) -> Result<(), CopyFailed> {
     let source = connect_source(options).await?;
     let target = connect_target(options).await?;
     writers::mark_writer(&target, &options.key).await.map_err(FlowError::Target)?;
@@ -51,10 +51,12 @@ pub(crate) async fn join(
     let work: Vec<&TableWork> = work.iter().filter(wanted).collect();
     for work in &work {
         let empty = joining.iter().any(|j| j.table == work.target && j.empty);
-        first_rows::begin(&target, &source, &options.key, work, snapshot.at(), empty, events).await?;
+        let begun =
+            first_rows::begin(&target, &source, &options.key, work, snapshot.at(), empty, events).await;
+        begun.map_err(CopyFailed::of(&work.target))?;
     }
     snapshot.copy(options, &target, &work, events, board).await?;
-    snapshot.release().await
+    Ok(snapshot.release().await?)
 }
 
 async fn snapshot(

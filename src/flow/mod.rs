@@ -37,6 +37,7 @@ pub mod status;
 pub mod status_read;
 pub mod stream;
 pub mod survey;
+mod unfit;
 mod unpark;
 pub mod view;
 pub mod work;

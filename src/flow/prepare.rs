@@ -13,7 +13,7 @@ use crate::flow::circles;
 use crate::flow::control;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
-use crate::flow::first_rows::{self, FirstRows};
+use crate::flow::first_rows::{self, CopyFailed, FirstRows};
 use crate::flow::followed;
 use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
@@ -23,7 +23,7 @@ use crate::flow::resolve;
 use crate::flow::slot::{self, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{self, TableWork, new_record};
-use crate::model::{Events, Lsn, TableName, TablePattern};
+use crate::model::{Events, Lsn, RetryAdvice, TableName, TablePattern};
 use crate::pg::Session;
 use crate::pg::replication::ReplicationClient;
 
@@ -73,7 +73,9 @@ pub(crate) struct Preparation<'a> {
     pub(crate) joining: Vec<Joining>,
     /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
     /// every step, and there is a step a table.
-    rows_before: BTreeMap<TableName, bool>,
+    pub(crate) rows_before: BTreeMap<TableName, bool>,
+    /// New tables that the running stream cannot take, and why.
+    pub(crate) unfit: Vec<(TableName, String)>,
 }
 
 impl<'a> Preparation<'a> {
@@ -112,6 +114,7 @@ impl<'a> Preparation<'a> {
             fresh: Vec::new(),
             joining: Vec::new(),
             rows_before: BTreeMap::new(),
+            unfit: Vec::new(),
         };
         followed::withdraw(source, options, events).await?;
         this.resolve().await?;
@@ -141,6 +144,7 @@ impl<'a> Preparation<'a> {
         if checkpoint::read(self.target, &self.options.key).await?.is_some_and(|c| c.ready) {
             followed::mark_gaps(self.source, self.target, self.options, &self.work, self.events).await?;
         }
+        self.leave_out_unfit().await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -202,8 +206,10 @@ impl<'a> Preparation<'a> {
             }
             Step::BeginCopy { table, at, empty } => {
                 let work = self.work_of(&table)?.clone();
-                first_rows::begin(self.target, self.source, &key, &work, at, empty, self.events).await?;
-                self.begun.push(table);
+                match first_rows::begin(self.target, self.source, &key, &work, at, empty, self.events).await {
+                    Ok(()) => self.begun.push(table),
+                    Err(error) => self.go_on_without(&table, error).await?,
+                }
             }
             Step::CopyRows => {
                 let Some(snapshot) = &self.snapshot else {
@@ -211,8 +217,16 @@ impl<'a> Preparation<'a> {
                 };
                 let work: Vec<&TableWork> =
                     self.work.iter().filter(|w| self.begun.contains(&w.target)).collect();
-                snapshot.copy(self.options, self.target, &work, self.events, self.view).await?;
-                self.fresh.append(&mut self.begun);
+                let copied = snapshot.copy(self.options, self.target, &work, self.events, self.view).await;
+                match copied {
+                    Ok(()) => self.fresh.append(&mut self.begun),
+                    Err(CopyFailed { table: None, error }) => return Err(error),
+                    Err(CopyFailed { table: Some(table), error }) => {
+                        // What the others have so far counts as cut off.
+                        self.begun.clear();
+                        self.go_on_without(&table, error).await?;
+                    }
+                }
             }
             Step::Adopt { table } => {
                 let work = self.work_of(&table)?;
@@ -230,7 +244,7 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    fn work_of(&self, target: &TableName) -> Result<&TableWork, FlowError> {
+    pub(crate) fn work_of(&self, target: &TableName) -> Result<&TableWork, FlowError> {
         self.work
             .iter()
             .find(|w| w.target == *target)
@@ -322,11 +336,14 @@ impl<'a> Preparation<'a> {
     }
 
     /// Checks target tables that exist; those that are missing will be made.
-    async fn check_targets(&self) -> Result<(), FlowError> {
+    async fn check_targets(&mut self) -> Result<(), FlowError> {
         let mut findings = Vec::new();
-        let records = match checkpoint::schema_version(self.target).await? {
-            Some(_) => checkpoint::read_tables(self.target, &self.options.key).await?,
-            None => Vec::new(),
+        let (records, runs) = match checkpoint::schema_version(self.target).await? {
+            Some(_) => (
+                checkpoint::read_tables(self.target, &self.options.key).await?,
+                checkpoint::read(self.target, &self.options.key).await?.is_some_and(|c| c.ready),
+            ),
+            None => (Vec::new(), false),
         };
         let targets = self.targets().await?;
         let mut to_make = Vec::new();
@@ -355,6 +372,21 @@ impl<'a> Preparation<'a> {
             let to_copy: Vec<&TableWork> =
                 self.work.iter().filter(|w| w.entry.copy && !begun(&w.target.to_string())).collect();
             findings.extend(circles::findings(self.source, &to_copy, &targets).await?);
+        }
+        let mut unfit: Vec<(TableName, String)> =
+            findings.iter().map(|f| (f.table.clone(), f.to_string())).collect();
+        if runs {
+            for work in to_make {
+                let makes = first_rows::check_ddl(self.source, self.target, &[work]).await;
+                match makes {
+                    Err(error) if error.advice() == RetryAdvice::Stop => {
+                        unfit.push((work.target.clone(), error.to_string()));
+                    }
+                    other => other?,
+                }
+            }
+            self.unfit = unfit;
+            return Ok(());
         }
         first_rows::check_ddl(self.source, self.target, &to_make).await?;
         if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_target(&findings)) }
@@ -391,6 +423,8 @@ impl<'a> Preparation<'a> {
         let row = checkpoint::read(self.target, &options.key).await?;
         let records = checkpoint::read_tables(self.target, &options.key).await?;
         self.look_for_rows(&records).await?;
+        let runs = row.as_ref().is_some_and(|r| r.ready);
+        let records = if runs { self.leave_out_full(records).await? } else { records };
         let mut tables = Vec::with_capacity(self.work.len());
         let targets: Vec<_> = self.work.iter().map(|w| (w.target.clone(), w.entry.copy)).collect();
         for (target, copy) in targets {

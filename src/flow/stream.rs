@@ -8,7 +8,7 @@ use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::apply::checkpoint::{self, CheckpointWriter, TableState};
+use crate::apply::checkpoint::{self, CheckpointWriter, TableRecord, TableState};
 use crate::apply::group::GroupLimits;
 use crate::apply::progress::Progress;
 use crate::apply::route::RouteTable;
@@ -21,7 +21,7 @@ use crate::capture::{SlotReader, Written};
 use crate::flow::control::{self, Control, Request};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
-use crate::flow::first_rows;
+use crate::flow::first_rows::{self, CopyFailed};
 use crate::flow::join::{self, Joining};
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
 use crate::flow::options::StreamOptions;
@@ -286,12 +286,13 @@ impl Running<'_> {
         if joining.is_empty() {
             std::future::pending::<()>().await;
         }
-        let Err(error) = join::join(self.options, work, joining, self.events, self.board).await else {
-            return Ok(Ended::Again);
-        };
+        let copied = join::join(self.options, work, joining, self.events, self.board).await;
+        let Err(CopyFailed { table, error }) = copied else { return Ok(Ended::Again) };
         let key = &self.options.key;
         let mut begun = checkpoint::read_tables(target, key).await?;
-        begun.retain(|r| r.state == TableState::Copying);
+        // The others are begun again.
+        let failed = |r: &TableRecord| table.as_ref().is_none_or(|t| t.to_string() == r.target_table);
+        begun.retain(|r| r.state == TableState::Copying && failed(r));
         let parking = Parking { target, key, work, events: self.events };
         let names = parking.names(&begun.iter().collect::<Vec<_>>());
         if error.advice() == RetryAdvice::Reconnect || names.is_empty() {

@@ -1,0 +1,68 @@
+//! Tables that cannot be prepared: where others go on, they wait for a person, and say what for.
+
+use crate::apply::checkpoint::{self, TableRecord, TableState};
+use crate::flow::error::FlowError;
+use crate::flow::parking::with_hint;
+use crate::flow::prepare::Preparation;
+use crate::flow::start::StopReason;
+use crate::flow::work::new_record;
+use crate::model::{Lsn, RetryAdvice, TableName};
+
+impl Preparation<'_> {
+    /// New tables that pre-flight found unfit for a stream that runs already.
+    pub(crate) async fn leave_out_unfit(&mut self) -> Result<(), FlowError> {
+        for (table, why) in std::mem::take(&mut self.unfit) {
+            self.leave_out(&table, &self.then_copy(&table, &why)).await?;
+        }
+        Ok(())
+    }
+
+    /// New tables whose target holds rows that nobody may overwrite. What is recorded afterwards.
+    pub(crate) async fn leave_out_full(
+        &self,
+        records: Vec<TableRecord>,
+    ) -> Result<Vec<TableRecord>, FlowError> {
+        let known = |table: &TableName| records.iter().any(|r| r.target_table == table.to_string());
+        let holds_rows = |table: &TableName| self.rows_before.get(table).is_some_and(|rows| *rows);
+        let full = self.work.iter().filter(|w| w.entry.copy && holds_rows(&w.target) && !known(&w.target));
+        let full: Vec<TableName> = full.map(|w| w.target.clone()).collect();
+        if full.is_empty() {
+            return Ok(records);
+        }
+        for table in full {
+            let reason = FlowError::Stopped(StopReason::TargetHoldsRows { table: table.clone() });
+            self.leave_out(&table, &with_hint(&reason, &self.options.key)).await?;
+        }
+        Ok(checkpoint::read_tables(self.target, &self.options.key).await?)
+    }
+
+    /// The table could not be prepared. Unless the failure passes, or no table would be left, the others go on without it.
+    pub(crate) async fn go_on_without(&self, table: &TableName, error: FlowError) -> Result<(), FlowError> {
+        let records = checkpoint::read_tables(self.target, &self.options.key).await?;
+        let aside = |other: &TableName| {
+            let record = records.iter().find(|r| r.target_table == other.to_string());
+            record.is_some_and(|r| matches!(r.state, TableState::NeedsCopy | TableState::Failed))
+        };
+        let others = self.work.iter().any(|w| w.target != *table && !aside(&w.target));
+        if error.advice() == RetryAdvice::Reconnect || !others {
+            return Err(error);
+        }
+        let why = with_hint(&error, &self.options.key);
+        self.leave_out(table, &self.then_copy(table, &why)).await
+    }
+
+    fn then_copy(&self, table: &TableName, why: &str) -> String {
+        let source = &self.options.key.source;
+        format!("{why}; once that is mended: repcloud reset --source {source} --table {table} --recopy")
+    }
+
+    async fn leave_out(&self, table: &TableName, why: &str) -> Result<(), FlowError> {
+        let key = &self.options.key;
+        let records = checkpoint::read_tables(self.target, key).await?;
+        if !records.iter().any(|r| r.target_table == table.to_string()) {
+            let record = new_record(self.work_of(table)?, TableState::NeedsCopy, Lsn::INVALID);
+            checkpoint::write_table(self.target, key, &record).await?;
+        }
+        self.parking().give_up(std::slice::from_ref(table), why).await
+    }
+}
