@@ -10,8 +10,8 @@ use crate::model::{Lsn, RetryAdvice, TableName};
 use crate::pg::PgError;
 
 pub use crate::apply::table_state::{
-    TableRecord, TableState, read_leaves, read_tables, set_known_columns, set_table_state, write_leaves,
-    write_table,
+    TableRecord, TableState, known_storage, read_dropped, read_leaves, read_tables, set_dropped,
+    set_known_columns, set_table_state, write_leaves, write_table,
 };
 
 /// Which stream a row belongs to: the names of the two connections.
@@ -67,7 +67,7 @@ impl From<tokio_postgres::Error> for StateError {
 }
 
 /// The version that `schema.sql` and what follows it make.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
@@ -84,8 +84,12 @@ pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
 }
 
 async fn ensure_schema_locked(client: &Client) -> Result<(), StateError> {
-    const STEPS: [&str; 3] =
-        [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+    const STEPS: [&str; 4] = [
+        include_str!("schema.sql"),
+        include_str!("schema_2.sql"),
+        include_str!("schema_3.sql"),
+        include_str!("schema_4.sql"),
+    ];
     let found = schema_version(client).await?.unwrap_or(0);
     if found > VERSION {
         return Err(StateError::Newer { found, known: VERSION });

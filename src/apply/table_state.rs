@@ -5,6 +5,7 @@ use tokio_postgres::types::PgLsn;
 
 use crate::apply::checkpoint::{StateError, StreamKey};
 use crate::apply::route::ShapeFingerprint;
+use crate::model::name::parse_table_name;
 use crate::model::{Lsn, TableName};
 
 /// State of a target table.
@@ -160,6 +161,51 @@ pub async fn read_leaves(client: &Client, key: &StreamKey) -> Result<Vec<(String
         )
         .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// The source tables whose changes `record`'s table gets, as they were when it was copied: itself, or its leaves.
+pub async fn known_storage(
+    client: &Client,
+    key: &StreamKey,
+    record: &TableRecord,
+) -> Result<Vec<TableName>, StateError> {
+    let sql = "SELECT coalesce(known_leaves, ARRAY[source_table]) FROM repcloud.table_state \
+               WHERE source = $1 AND target = $2 AND target_table = $3";
+    let row = client.query_opt(sql, &[&key.source, &key.target, &record.target_table]).await?;
+    let names: Vec<String> = row.map_or(Ok(Vec::new()), |row| row.try_get(0))?;
+    let parse = |name: &String| parse_table_name(name);
+    names
+        .iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|e| StateError::Damaged(format!("a table name: {e}")))
+}
+
+/// Target tables that were taken out of the stream and are not to come back by a wildcard. None where schema `repcloud` is not
+/// there, or older.
+pub async fn read_dropped(client: &Client, key: &StreamKey) -> Result<Vec<String>, StateError> {
+    let there = "SELECT pg_catalog.to_regclass('repcloud.dropped') IS NOT NULL";
+    if !client.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT target_table FROM repcloud.dropped WHERE source = $1 AND target = $2";
+    let rows = client.query(sql, &[&key.source, &key.target]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Remembers that `table` was taken out of the stream, or (`dropped` false) forgets it.
+pub async fn set_dropped(
+    client: &Client,
+    key: &StreamKey,
+    table: &TableName,
+    dropped: bool,
+) -> Result<(), StateError> {
+    let sql = match dropped {
+        true => "INSERT INTO repcloud.dropped VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        false => "DELETE FROM repcloud.dropped WHERE source = $1 AND target = $2 AND target_table = $3",
+    };
+    client.execute(sql, &[&key.source, &key.target, &table.to_string()]).await?;
+    Ok(())
 }
 
 /// Records them, or that the source table has none.

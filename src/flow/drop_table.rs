@@ -142,6 +142,8 @@ async fn forget(
         if last {
             checkpoint::forget(target, key, None).await?;
         }
+        // Else a wildcard would bring it back at the next start.
+        checkpoint::set_dropped(target, key, table, true).await?;
         Ok::<(), FlowError>(())
     };
     match work.await {

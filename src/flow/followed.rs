@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::apply::checkpoint::{self, TableState};
+use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
 use crate::apply::parked_store;
 use crate::capture::publish::{self, ExistingPublication};
 use crate::capture::setup::{self, LockLimits};
@@ -68,6 +68,17 @@ pub(crate) async fn mark_gaps(
                 ),
                 _ => continue,
             },
+            None if record.state == TableState::Parked
+                && still_published(target, key, &record, &there).await? =>
+            {
+                continue;
+            }
+            None if record.state == TableState::Streaming
+                && still_published(target, key, &record, &there).await? =>
+            {
+                wait_for_its_entry(target, key, &record, events).await?;
+                continue;
+            }
             None if !follows && record.state != TableState::Copying => continue,
             None => format!(
                 "source table {source_table} is not replicated any more (no entry of the configuration takes it, it was dropped, or it cannot be published), so that changes of it pass by"
@@ -79,6 +90,38 @@ pub(crate) async fn mark_gaps(
         parked_store::give_up(target, key, &[table], &why).await?;
         events.warning(format!("target table {name} is not followed any more: {why}"));
     }
+    Ok(())
+}
+
+/// Its changes still come: nothing is lost yet.
+async fn still_published(
+    target: &Session,
+    key: &StreamKey,
+    record: &TableRecord,
+    there: &Option<Vec<ExistingPublication>>,
+) -> Result<bool, FlowError> {
+    let Some(there) = there else { return Ok(false) };
+    let tables = checkpoint::known_storage(target, key, record).await?;
+    let published = |table: &TableName| there.iter().flat_map(|p| &p.tables).any(|t| t.name == *table);
+    Ok(!tables.is_empty() && tables.iter().all(published))
+}
+
+/// An entry that was left out may be a slip, and a copy may take days: the changes wait until it is back, or the table is dropped
+/// from the stream, or they are too many.
+async fn wait_for_its_entry(
+    target: &Session,
+    key: &StreamKey,
+    record: &TableRecord,
+    events: &Events,
+) -> Result<(), FlowError> {
+    let TableRecord { source_table, target_table: name, .. } = record;
+    let Ok(table) = parse_table_name(name) else { return Ok(()) };
+    let why = format!(
+        "no entry of the configuration takes source table {source_table} any more; its changes wait for the entry to come back, up to the limit of \
+         parked changes (`repcloud drop-table {name}` ends its replication)"
+    );
+    parked_store::park(target, key, std::slice::from_ref(&table), &table, &why).await?;
+    events.warning(format!("target table {name} is parked: {why}"));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod control;
 mod copy_order;
 pub mod drop_table;
+mod entries;
 pub mod error;
 mod facts;
 mod first_rows;

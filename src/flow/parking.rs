@@ -17,6 +17,7 @@ use crate::catalog::read_table;
 use crate::flow::error::FlowError;
 use crate::flow::status::Board;
 use crate::flow::work::TableWork;
+use crate::model::name::parse_table_name;
 use crate::model::{Events, TableName};
 use crate::pg::Session;
 
@@ -162,7 +163,9 @@ impl Parking<'_> {
                 over.parked_bytes >> 20,
                 over.error.as_ref().map(|e| format!(". It was stopped because: {e}")).unwrap_or_default(),
             );
-            let names: Vec<TableName> = self.names(&group);
+            // Also those that are not configured any more.
+            let names: Vec<TableName> =
+                group.iter().filter_map(|r| parse_table_name(&r.target_table).ok()).collect();
             self.give_up(&names, &why).await?;
         }
         Ok(())
@@ -249,14 +252,15 @@ pub(crate) fn unfinished(records: &[TableRecord], key: &StreamKey) -> Vec<String
 pub(crate) async fn until_due(
     target: &Session,
     key: &StreamKey,
-    retry: Retry,
-    limits: ParkLimits,
+    work: &[TableWork],
+    (retry, limits): (Retry, ParkLimits),
     board: &Board,
 ) -> Result<(), StateError> {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
     loop {
         let records = checkpoint::read_tables(target, key).await?;
-        let waits = records.iter().any(|r| r.state == TableState::Parked);
+        let ours = |r: &TableRecord| work.iter().any(|w| w.target.to_string() == r.target_table);
+        let waits = records.iter().any(|r| r.state == TableState::Parked && ours(r));
         for record in &records {
             board.update_table(&record.target_table, |t| t.show(record));
         }

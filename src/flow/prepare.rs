@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{RouteTable, ShapeFingerprint};
 use crate::capture::publish::{self, WantedTable};
-use crate::capture::setup::{self, LockLimits, TableRequest};
-use crate::catalog::{TableDef, TableKind, list_tables, read_tables};
+use crate::capture::setup::{self, LockLimits};
+use crate::catalog::{TableDef, read_tables};
 use crate::copy::target::rows_exist;
 use crate::flow::casts;
 use crate::flow::circles;
@@ -18,12 +18,11 @@ use crate::flow::followed;
 use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
-use crate::flow::options::{EntryOptions, StreamOptions};
-use crate::flow::resolve;
+use crate::flow::options::StreamOptions;
 use crate::flow::slot::{self, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{self, TableWork, new_record};
-use crate::model::{Events, Lsn, RetryAdvice, TableName, TablePattern};
+use crate::model::{Events, Lsn, RetryAdvice, TableName};
 use crate::pg::Session;
 use crate::pg::replication::ReplicationClient;
 
@@ -43,6 +42,8 @@ pub(crate) struct Ready {
     pub(crate) shapes: Shapes,
     /// Tables whose rows were copied by this preparation.
     pub(crate) fresh: Vec<TableName>,
+    /// Target tables of a wildcard that the mode cannot take.
+    pub(crate) left_out: Vec<TableName>,
 }
 
 /// The source's columns as they were when everything up to `at` was written.
@@ -64,7 +65,7 @@ pub(crate) struct Preparation<'a> {
     system: SystemFacts,
     pub(crate) replica_role: bool,
     pub(crate) work: Vec<TableWork>,
-    wanted: Vec<WantedTable>,
+    pub(crate) wanted: Vec<WantedTable>,
     published: bool,
     publications: Vec<String>,
     pub(crate) snapshot: Option<FirstRows>,
@@ -76,6 +77,7 @@ pub(crate) struct Preparation<'a> {
     pub(crate) rows_before: BTreeMap<TableName, bool>,
     /// New tables that the running stream cannot take, and why.
     pub(crate) unfit: Vec<(TableName, String)>,
+    pub(crate) left_out: Vec<TableName>,
 }
 
 impl<'a> Preparation<'a> {
@@ -115,6 +117,7 @@ impl<'a> Preparation<'a> {
             joining: Vec::new(),
             rows_before: BTreeMap::new(),
             unfit: Vec::new(),
+            left_out: Vec::new(),
         };
         followed::withdraw(source, options, events).await?;
         this.resolve().await?;
@@ -144,6 +147,7 @@ impl<'a> Preparation<'a> {
         if checkpoint::read(self.target, &self.options.key).await?.is_some_and(|c| c.ready) {
             followed::mark_gaps(self.source, self.target, self.options, &self.work, self.events).await?;
         }
+        self.take_in_again().await?;
         self.leave_out_unfit().await?;
         loop {
             let facts = self.facts().await?;
@@ -169,6 +173,7 @@ impl<'a> Preparation<'a> {
                         work: self.work,
                         fresh: self.fresh,
                         joining: self.joining,
+                        left_out: self.left_out,
                     };
                     return Ok((ready, self.replication));
                 }
@@ -249,54 +254,6 @@ impl<'a> Preparation<'a> {
             .iter()
             .find(|w| w.target == *target)
             .ok_or_else(|| FlowError::Internal(format!("no entry feeds {target}")))
-    }
-
-    /// Entries → source tables, with their definitions.
-    async fn resolve(&mut self) -> Result<(), FlowError> {
-        let mut refused = Vec::new();
-        for entry in &self.options.entries {
-            let names = self.names(entry).await?;
-            let requests: Vec<TableRequest> =
-                names.into_iter().map(|name| resolve::request(entry, name)).collect();
-            let (wanted, findings) = setup::read_wanted(self.source, &requests).await?;
-            refused.extend(findings);
-            for table in wanted {
-                self.work.push(TableWork {
-                    source: table.table.clone(),
-                    leaves: table.leaves.clone(),
-                    target: entry.target_table.clone().unwrap_or_else(|| table.table.name.clone()),
-                    entry: entry.clone(),
-                });
-                self.wanted.push(table);
-            }
-        }
-        if refused.is_empty() { Ok(()) } else { Err(FlowError::refused_by_source(&refused)) }
-    }
-
-    /// `schema.*` is every table of the schema the mode can take; the others are named in a warning.
-    async fn names(&self, entry: &EntryOptions) -> Result<Vec<TableName>, FlowError> {
-        let mut names = Vec::new();
-        for pattern in &entry.tables {
-            let schema = match pattern {
-                TablePattern::Table(name) => {
-                    names.push(name.clone());
-                    continue;
-                }
-                TablePattern::Schema(schema) => schema,
-            };
-            let tables = list_tables(self.source, schema).await?.into_iter();
-            let requests: Vec<TableRequest> = tables
-                .filter(|(_, kind)| matches!(kind, TableKind::Ordinary | TableKind::Partitioned))
-                .map(|(name, _)| TableRequest { condition: None, ..resolve::request(entry, name) })
-                .collect();
-            for (name, findings) in resolve::refusals(self.source, self.options, &requests).await? {
-                match findings.is_empty() {
-                    true => names.push(name),
-                    false => self.events.warning(format!("{pattern} leaves out {}", join(&findings))),
-                }
-            }
-        }
-        Ok(names)
     }
 
     /// Whether everything wanted is published, or what stands in the way.
@@ -489,8 +446,4 @@ impl<'a> Preparation<'a> {
         }
         Ok(slot.consistent_point)
     }
-}
-
-fn join(findings: &[publish::Finding]) -> String {
-    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

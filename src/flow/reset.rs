@@ -112,6 +112,7 @@ impl<'a> Reset<'a> {
     /// The configured tables the scope asks for, with what the target knows of them.
     async fn affected(&self) -> Result<Vec<Affected>, FlowError> {
         let records = checkpoint::read_tables(&self.target, &self.options.key).await?;
+        let dropped = checkpoint::read_dropped(&self.target, &self.options.key).await?;
         let mut tables = Vec::new();
         for Configured { source, target, entry } in configured(&self.source, self.options).await? {
             let mode = entry.mode();
@@ -124,11 +125,13 @@ impl<'a> Reset<'a> {
             }
             let name = target.to_string();
             let record = records.iter().find(|r| r.target_table == name).cloned();
-            // `schema.*` leaves out what the mode cannot take: a target table of that name is not ours to empty.
+            // `schema.*` leaves out what the mode cannot take, or drop-table took out: a target table of that name is not ours to empty.
             if record.is_none() && !entry.tables.contains(&TablePattern::Table(source.clone())) {
                 let request = TableRequest { condition: None, ..resolve::request(entry, source.clone()) };
-                let refused = resolve::refusals(&self.source, self.options, &[request]).await?;
-                if refused.iter().any(|(_, findings)| !findings.is_empty()) {
+                let refused = resolve::refusals(&self.source, self.options, entry, &[request]).await?;
+                if *self.scope == Scope::All && dropped.contains(&name)
+                    || refused.iter().any(|(_, findings)| !findings.is_empty())
+                {
                     continue;
                 }
             }
@@ -335,6 +338,7 @@ impl<'a> Reset<'a> {
 
     async fn mark_for_copy(&self) -> Result<(), FlowError> {
         for table in &self.tables {
+            checkpoint::set_dropped(&self.target, &self.options.key, &table.target, false).await?;
             // A table that is neither known nor there is new: it is copied anyway.
             if table.record.is_none() && read_table(&self.target, &table.target).await?.is_none() {
                 continue;
@@ -366,6 +370,7 @@ impl<'a> Reset<'a> {
                     }
                 }
             }
+            checkpoint::set_dropped(&self.target, &self.options.key, &table.target, false).await?;
             let mut record = table.record.clone().unwrap_or_else(|| new_record(table));
             // What waits is still to be applied, which the next start does.
             let waits = record.state == TableState::Parked;

@@ -1,11 +1,12 @@
 //! The tables that the entries of a stream name.
 
+use crate::apply::route::Delivery;
 use crate::capture::publish::{self, Finding};
 use crate::capture::setup::{self, TableRequest};
 use crate::catalog::{TableKind, list_tables};
 use crate::flow::error::FlowError;
 use crate::flow::options::{EntryOptions, StreamOptions};
-use crate::model::{TableName, TablePattern};
+use crate::model::{TableName, TablePattern, quote_ident};
 use crate::pg::Session;
 
 /// A source table and the target table it feeds, as configured.
@@ -48,6 +49,7 @@ pub(crate) async fn configured<'a>(
 pub(crate) async fn refusals(
     source: &Session,
     options: &StreamOptions,
+    entry: &EntryOptions,
     requests: &[TableRequest],
 ) -> Result<Vec<(TableName, Vec<Finding>)>, FlowError> {
     let (wanted, findings) = setup::read_wanted(source, requests).await?;
@@ -58,9 +60,15 @@ pub(crate) async fn refusals(
         let Some(table) = wanted.iter().find(|w| w.table.name == *name) else {
             return findings.iter().filter(|f| f.table.as_ref() == Some(name)).cloned().collect();
         };
-        publish::plan(&publication, &server, &facts, std::slice::from_ref(table), &[])
+        let mut found = publish::plan(&publication, &server, &facts, std::slice::from_ref(table), &[])
             .err()
-            .unwrap_or_default()
+            .unwrap_or_default();
+        let stamp = &entry.deleted_column;
+        if entry.delivery == Delivery::LogDel && table.table.column(stamp).is_some() {
+            let problem = format!("it has a column {} of its own, where logdel writes", quote_ident(stamp));
+            found.push(Finding::new(name, problem + "; choose another deleted_column in an entry for it"));
+        }
+        found
     };
     Ok(requests.iter().map(|r| (r.name.clone(), refused(&r.name))).collect())
 }

@@ -14,6 +14,7 @@ use crate::flow::start::TableFact;
 use crate::flow::unpark::unpark;
 use crate::flow::work::{self, TableWork, TargetFinding};
 use crate::model::TableName;
+use crate::model::name::parse_table_name;
 
 impl Preparation<'_> {
     pub(crate) fn parking(&self) -> Parking<'_> {
@@ -178,6 +179,22 @@ impl Preparation<'_> {
                 }
             }
         }
+        parked.extend(self.parked_without_entry().await?);
         Ok((RouteTable::new(routes).with_parked(parked), shapes))
+    }
+
+    /// Tables that wait for their entry of the configuration.
+    async fn parked_without_entry(&self) -> Result<Vec<ParkedRoute>, FlowError> {
+        let key = &self.options.key;
+        let mut parked = Vec::new();
+        for record in checkpoint::read_tables(self.target, key).await? {
+            let ours = self.work.iter().any(|w| w.target.to_string() == record.target_table);
+            let Ok(target) = parse_table_name(&record.target_table) else { continue };
+            if record.state == TableState::Parked && !ours {
+                let published = checkpoint::known_storage(self.target, key, &record).await?;
+                parked.push(ParkedRoute { key: key.clone(), published, target });
+            }
+        }
+        Ok(parked)
     }
 }

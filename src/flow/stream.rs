@@ -1,7 +1,7 @@
 //! One stream from start to stop: prepare, then reader, planner, applier, flusher and monitor side by side, and again
 //! after a passing failure.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use rand::Rng;
@@ -242,8 +242,8 @@ impl Running<'_> {
         let outcome = {
             let watching = monitor.run(report);
             let lost_lock = target.ended();
-            let due =
-                parking::until_due(&target, &self.options.key, *self.retry, self.options.park, self.board);
+            let when = (*self.retry, self.options.park);
+            let due = parking::until_due(&target, &self.options.key, &ready.work, when, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
             tokio::select! {
                 biased;
@@ -260,19 +260,18 @@ impl Running<'_> {
         if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
             self.retry.now();
         }
-        match outcome {
+        let stopped = *stop.borrow();
+        let error = match outcome {
             Ok(ended) => match pipeline.finish().await {
-                Ok(()) if ended == Ended::Done && !*stop.borrow() => {
-                    self.finished(&target, &ready.work).await
+                Ok(()) if ended == Ended::Done && !stopped => {
+                    return self.finished(&target, &ready.work, &ready.left_out).await;
                 }
-                Ok(()) => Ok(ended),
-                Err(error) => self.set_aside(&target, &ready.work, error).await,
+                Ok(()) => return Ok(ended),
+                Err(error) => error,
             },
-            Err(error) => {
-                let error = pipeline.cause(error);
-                self.set_aside(&target, &ready.work, error).await
-            }
-        }
+            Err(error) => pipeline.cause(error),
+        };
+        self.set_aside(&target, &ready.work, error).await
     }
 
     /// Copies the tables that join; then the stream begins again with them. A copy that cannot be is told, and the others
@@ -326,10 +325,17 @@ impl Running<'_> {
     }
 
     /// The end was reached: tables that are not in step are told.
-    async fn finished(&self, target: &Session, work: &[TableWork]) -> Result<Ended, FlowError> {
+    async fn finished(
+        &self,
+        target: &Session,
+        work: &[TableWork],
+        left_out: &[TableName],
+    ) -> Result<Ended, FlowError> {
         let key = &self.options.key;
         let mut records = checkpoint::read_tables(target, key).await?;
-        records.retain(|r| work.iter().any(|w| w.target.to_string() == r.target_table));
+        let wanted = work.iter().map(|w| &w.target).chain(left_out);
+        let wanted: BTreeSet<String> = wanted.map(ToString::to_string).collect();
+        records.retain(|r| wanted.contains(&r.target_table));
         let lines = parking::unfinished(&records, key);
         if lines.is_empty() { Ok(Ended::Done) } else { Err(FlowError::Unfinished(lines)) }
     }

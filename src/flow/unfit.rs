@@ -9,6 +9,16 @@ use crate::flow::work::new_record;
 use crate::model::{Lsn, RetryAdvice, TableName};
 
 impl Preparation<'_> {
+    /// Tables that were dropped from the stream and are named by an entry now.
+    pub(crate) async fn take_in_again(&self) -> Result<(), FlowError> {
+        let key = &self.options.key;
+        let dropped = checkpoint::read_dropped(self.target, key).await?;
+        for work in self.work.iter().filter(|w| dropped.contains(&w.target.to_string())) {
+            checkpoint::set_dropped(self.target, key, &work.target, false).await?;
+        }
+        Ok(())
+    }
+
     /// New tables that pre-flight found unfit for a stream that runs already.
     pub(crate) async fn leave_out_unfit(&mut self) -> Result<(), FlowError> {
         for (table, why) in std::mem::take(&mut self.unfit) {

@@ -1,7 +1,7 @@
 //! A table whose changes did not all reach the stream is said to need another copy; it never goes on with a gap.
 
 use crate::support::db::assert_same;
-use crate::support::stream::{LIMIT, Stream};
+use crate::support::stream::{LIMIT, Stream, configuration};
 use crate::support::wait;
 
 const TABLES: &str = "
@@ -39,23 +39,80 @@ async fn a_table_that_was_out_of_the_publication_needs_another_copy() {
     needs_copy_then_equal(&stream).await;
 }
 
+/// A slip in the configuration must not cost a copy of days.
 #[tokio::test]
-async fn a_table_that_was_out_of_the_configuration_needs_another_copy() {
+async fn changes_of_a_table_that_is_out_of_the_configuration_wait_for_its_entry() {
     let stream = Stream::new(TABLES, "", &[BOTH]).await;
     stream.catch_up();
-    let less = Stream {
-        program: crate::support::process::Repcloud::new(&crate::support::stream::configuration(
-            &stream.pair,
-            &[ONE],
-        )),
-        ..stream
-    };
-    less.source.exec("INSERT INTO other VALUES (11, 'while away')").await;
-    let told = less.catch_up();
+    let configure =
+        |entry: &str| stream.program.write("config/default.toml", &configuration(&stream.pair, &[entry]));
+    configure(ONE);
+    stream
+        .source
+        .exec("INSERT INTO other VALUES (11, 'while away'); UPDATE other SET v = 'x' WHERE id = 3")
+        .await;
+    let told = stream.catch_up();
+    assert!(
+        told.stderr.contains("target table public.other is parked")
+            && told.stderr.contains("drop-table public.other"),
+        "{told:?}"
+    );
+    stream.source.exec("DELETE FROM other WHERE id = 5; INSERT INTO good VALUES (2, 'x')").await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "good").await;
+    assert_eq!(state(&stream, "other").await, "parked");
+    assert_eq!(stream.target.value("SELECT count(*) FROM other").await, "10", "nothing is applied");
+    configure(BOTH);
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "other").await;
+    // Not published meanwhile: then its changes have passed by.
+    configure(ONE);
+    stream
+        .source
+        .exec("ALTER PUBLICATION repcloud_prod__copy DROP TABLE other; INSERT INTO other VALUES (12, 'lost')")
+        .await;
+    let told = stream.catch_up();
     assert!(told.stderr.contains("public.other is not followed any more"), "{told:?}");
-    let more = crate::support::stream::configuration(&less.pair, &[BOTH]);
-    let stream = Stream { program: crate::support::process::Repcloud::new(&more), ..less };
+    configure(BOTH);
     needs_copy_then_equal(&stream).await;
+}
+
+#[tokio::test]
+async fn a_table_that_was_dropped_from_the_stream_does_not_come_back_by_a_wildcard() {
+    let stream = Stream::new(TABLES, "", &[BOTH]).await;
+    stream.catch_up();
+    stream.program.run(&["drop-table", "public.other", "--yes"], LIMIT).expect_code(0);
+    let told = stream.catch_up();
+    assert!(told.stderr.contains("passes over public.other"), "{told:?}");
+    assert_eq!(stream.target.value("SELECT to_regclass('public.other') IS NULL").await, "t");
+    let reset = ["reset", "--source", "prod", "--all", "--recopy", "--yes"];
+    stream.program.run(&reset, LIMIT).expect_code(0);
+    stream.catch_up();
+    assert_eq!(stream.target.value("SELECT to_regclass('public.other') IS NULL").await, "t");
+    // Asked for, it comes back, and stays.
+    let reset = ["reset", "--source", "prod", "--table", "public.other", "--recopy", "--yes"];
+    stream.program.run(&reset, LIMIT).expect_code(0);
+    for _ in 0..2 {
+        stream.catch_up();
+        assert_same(&stream.source, &stream.target, "other").await;
+    }
+    // So does one that an entry names.
+    stream.program.run(&["drop-table", "public.other", "--yes"], LIMIT).expect_code(0);
+    let named = "mode = \"dml\"\ntables = [\"public.good\", \"public.other\"]";
+    for entry in [named, BOTH] {
+        stream.program.write("config/default.toml", &configuration(&stream.pair, &[entry]));
+        stream.catch_up();
+        assert_same(&stream.source, &stream.target, "other").await;
+    }
+}
+
+#[tokio::test]
+async fn logdel_leaves_out_a_table_with_a_column_of_that_name() {
+    let own = format!("{TABLES}; CREATE TABLE public.own (id int PRIMARY KEY, repcloud_source_deleted text)");
+    let stream = Stream::new(&own, "", &["mode = \"logdel\"\ntables = [\"public.*\"]"]).await;
+    let told = stream.catch_up();
+    assert!(told.stderr.contains("public.* leaves out table public.own"), "{told:?}");
+    assert_eq!(stream.target.value("SELECT count(*) FROM good").await, "1");
 }
 
 #[tokio::test]
@@ -76,6 +133,9 @@ async fn a_table_that_loses_its_identity_is_taken_out_of_the_publication() {
     .await;
     running.terminate();
     running.wait(LIMIT).expect_code(0);
+    // `public.*` leaves it out now; it is said all the same.
+    let told = stream.try_catch_up().expect_code(4);
+    assert!(told.stderr.contains("public.other needs another copy"), "{told:?}");
     stream.source.exec("ALTER TABLE other ADD PRIMARY KEY (id)").await;
     needs_copy_then_equal(&stream).await;
 }

@@ -1,0 +1,74 @@
+//! The entries of the configuration become tables to replicate; what a wildcard cannot take is told.
+
+use crate::apply::checkpoint;
+use crate::capture::publish::Finding;
+use crate::capture::setup::{self, TableRequest};
+use crate::catalog::{TableKind, list_tables};
+use crate::flow::error::FlowError;
+use crate::flow::options::EntryOptions;
+use crate::flow::prepare::Preparation;
+use crate::flow::resolve;
+use crate::flow::work::TableWork;
+use crate::model::{TableName, TablePattern};
+
+impl Preparation<'_> {
+    /// Entries → source tables, with their definitions.
+    pub(crate) async fn resolve(&mut self) -> Result<(), FlowError> {
+        let mut refused = Vec::new();
+        let dropped = checkpoint::read_dropped(self.target, &self.options.key).await?;
+        for entry in &self.options.entries {
+            let names = self.names(entry, &dropped).await?;
+            let requests: Vec<TableRequest> =
+                names.into_iter().map(|name| resolve::request(entry, name)).collect();
+            let (wanted, findings) = setup::read_wanted(self.source, &requests).await?;
+            refused.extend(findings);
+            for table in wanted {
+                self.work.push(TableWork {
+                    source: table.table.clone(),
+                    leaves: table.leaves.clone(),
+                    target: entry.target_table.clone().unwrap_or_else(|| table.table.name.clone()),
+                    entry: entry.clone(),
+                });
+                self.wanted.push(table);
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { Err(FlowError::refused_by_source(&refused)) }
+    }
+
+    /// `schema.*` is every table of the schema the mode can take; the others are named in a warning.
+    async fn names(&mut self, entry: &EntryOptions, dropped: &[String]) -> Result<Vec<TableName>, FlowError> {
+        let mut names = Vec::new();
+        for pattern in &entry.tables {
+            let schema = match pattern {
+                TablePattern::Table(name) => {
+                    names.push(name.clone());
+                    continue;
+                }
+                TablePattern::Schema(schema) => schema,
+            };
+            let tables = list_tables(self.source, schema).await?.into_iter();
+            let requests: Vec<TableRequest> = tables
+                .filter(|(_, kind)| matches!(kind, TableKind::Ordinary | TableKind::Partitioned))
+                .map(|(name, _)| TableRequest { condition: None, ..resolve::request(entry, name) })
+                .collect();
+            for (name, findings) in resolve::refusals(self.source, self.options, entry, &requests).await? {
+                if dropped.contains(&name.to_string()) {
+                    self.events.info(format!(
+                        "{pattern} passes over {name}, which drop-table took out; to take it in again: repcloud reset --source {} --table {name} --recopy",
+                        self.options.key.source
+                    ));
+                } else if findings.is_empty() {
+                    names.push(name);
+                } else {
+                    self.events.warning(format!("{pattern} leaves out {}", join(&findings)));
+                    self.left_out.push(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn join(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
