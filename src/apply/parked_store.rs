@@ -142,12 +142,12 @@ pub async fn forget(client: &Client, key: &StreamKey, tables: &[String]) -> Resu
     Ok(())
 }
 
-/// True when changes of this source transaction wait.
-pub async fn holds(client: &Client, key: &StreamKey, commit_lsn: Lsn) -> Result<bool, StateError> {
-    let sql =
-        "SELECT EXISTS (SELECT FROM repcloud.parked WHERE source = $1 AND target = $2 AND commit_lsn = $3)";
-    let row = client.query_one(sql, &[&key.source, &key.target, &PgLsn::from(commit_lsn.0)]).await?;
-    Ok(row.try_get(0)?)
+/// The target tables for which changes of this source transaction wait.
+pub async fn waiting(client: &Client, key: &StreamKey, commit_lsn: Lsn) -> Result<Vec<String>, StateError> {
+    let sql = "SELECT DISTINCT target_table FROM repcloud.parked \
+               WHERE source = $1 AND target = $2 AND commit_lsn = $3 ORDER BY 1";
+    let rows = client.query(sql, &[&key.source, &key.target, &PgLsn::from(commit_lsn.0)]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 fn text(tables: &[TableName]) -> Vec<String> {

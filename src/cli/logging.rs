@@ -4,12 +4,16 @@ use std::io::{self, IsTerminal as _};
 
 use anyhow::Context as _;
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use super::args::Global;
 use crate::config::{LogDest, LogLevel, Logging};
+
+/// What the command's last words on standard error say is not logged there too, only in the file.
+pub(crate) const LAST_WORDS: &str = "repcloud::last_words";
 
 /// Where log lines go, and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,7 @@ pub fn start(plan: LogPlan, logging: &Logging, name: &str) -> anyhow::Result<()>
             // It would report a closed standard error on standard error, and panic.
             .log_internal_errors(false)
             .with_filter(filter(plan.level))
+            .with_filter(FilterFn::new(|event| event.target() != LAST_WORDS))
     });
     let file = if plan.file {
         let appender = RollingFileAppender::builder()

@@ -30,10 +30,14 @@ pub(super) async fn source(session: &Session, options: &StreamOptions) -> Result
     if surveyed.is_empty() {
         checks.push(Check::warn(&what, "none"));
     }
-    for finding in surveyed.into_iter().flat_map(|s| s.findings) {
+    let found = surveyed.into_iter().flat_map(|s| s.findings.into_iter().map(move |f| (s.by_wildcard, f)));
+    for (by_wildcard, finding) in found {
         let name = finding.table.as_ref().map_or_else(|| "publication".to_owned(), |t| format!("table {t}"));
         let remedy = Remedy { statements: finding.statements, one_of: true, note: None };
-        let check = Check::fail(&name, finding.problem);
+        let check = match by_wildcard && finding.table.is_some() {
+            true => Check::warn(&name, format!("the wildcard leaves it out: {}", finding.problem)),
+            false => Check::fail(&name, finding.problem),
+        };
         let check = if remedy.statements.is_empty() { check } else { check.help(remedy) };
         // What holds for the role, every table says.
         if !checks.contains(&check) {

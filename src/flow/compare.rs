@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::apply::checkpoint::{self, StreamKey, TableRecord};
+use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
 use crate::apply::route::Delivery;
 use crate::apply::state_read;
 use crate::catalog::read_table;
@@ -30,7 +30,9 @@ pub struct Compare<'a> {
     /// What to compare, in the order of the entries.
     pub specs: Vec<VerifySpec>,
     /// What a person should know before reading the result.
-    pub note: Option<String>,
+    pub notes: Vec<String>,
+    /// Tables that are not there to be compared, in words.
+    pub missing: Vec<String>,
 }
 
 /// Waits for the stream's position, on a session of its own.
@@ -60,9 +62,10 @@ impl<'a> Compare<'a> {
             false => None,
         };
         let follow = Follow { session, key: options.key.clone(), begun: position.is_some() };
-        let mut this = Compare { options, source, target, follow, specs: Vec::new(), note: None };
-        this.note = this.note(position).await?;
-        this.specs = this.find(names, &records).await?;
+        let (specs, notes, missing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut this = Compare { options, source, target, follow, specs, notes, missing };
+        this.notes.extend(this.note(position).await?);
+        this.find(names, &records).await?;
         Ok(this)
     }
 
@@ -83,25 +86,36 @@ impl<'a> Compare<'a> {
         }))
     }
 
-    async fn find(&self, names: &[TableName], records: &[TableRecord]) -> Result<Vec<VerifySpec>, FlowError> {
-        let mut specs = Vec::new();
+    async fn find(&mut self, names: &[TableName], records: &[TableRecord]) -> Result<(), FlowError> {
         for table in configured(&self.source, self.options).await? {
             if !names.is_empty() && !names.contains(&table.source) && !names.contains(&table.target) {
                 continue;
             }
             let by_name = table.entry.tables.contains(&TablePattern::Table(table.source.clone()));
             let target_name = table.target.to_string();
-            if !by_name && !records.iter().any(|r| r.target_table == target_name) {
+            let record = records.iter().find(|r| r.target_table == target_name);
+            if !by_name && record.is_none() {
                 // Of a whole schema: one the mode cannot take.
                 continue;
             }
-            let missing = |side: &str, name: &TableName| {
-                FlowError::Refused(vec![format!("{side} table {name} does not exist")])
-            };
+            self.notes.extend(record.and_then(standing));
             let source = read_table(&self.source, &table.source).await?;
-            let source = source.ok_or_else(|| missing("source", &table.source))?;
             let target = read_table(&self.target, &table.target).await?;
-            let target = target.ok_or_else(|| missing("target", &table.target))?;
+            let (source, target) = match (source, target) {
+                (Some(source), Some(target)) => (source, target),
+                (source, _) => {
+                    let (side, name) = match source {
+                        None => ("source", &table.source),
+                        Some(_) => ("target", &table.target),
+                    };
+                    let missing = format!("{side} table {name} does not exist");
+                    if !names.is_empty() {
+                        return Err(FlowError::Refused(vec![missing]));
+                    }
+                    self.missing.push(missing);
+                    continue;
+                }
+            };
             let work = TableWork {
                 source,
                 leaves: Vec::new(),
@@ -113,9 +127,9 @@ impl<'a> Compare<'a> {
             spec.condition.clone_from(&table.entry.condition);
             spec.deleted_column =
                 (table.entry.delivery == Delivery::LogDel).then(|| table.entry.deleted_column.clone());
-            specs.push(spec);
+            self.specs.push(spec);
         }
-        Ok(specs)
+        Ok(())
     }
 
     /// Compares one table; with `count`, numbers of rows only.
@@ -134,6 +148,25 @@ impl<'a> Compare<'a> {
             true => verify::count(&self.source, &self.target, spec, &options, wait, progress).await?,
             false => verify::verify(&self.source, &self.target, spec, &options, wait, progress).await?,
         })
+    }
+}
+
+/// Why a table's rows are not, or not yet, those of the source.
+fn standing(record: &TableRecord) -> Option<String> {
+    let table = &record.target_table;
+    match record.state {
+        TableState::Streaming => None,
+        TableState::Copying => {
+            Some(format!("target table {table}: its first copy is not finished, rows are missing"))
+        }
+        TableState::Parked => Some(format!(
+            "target table {table} is parked: {} changes wait for it and show as differences",
+            record.parked_changes
+        )),
+        TableState::NeedsCopy | TableState::Failed => Some(format!(
+            "target table {table} needs another copy, its rows are not kept up{}",
+            record.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default()
+        )),
     }
 }
 

@@ -139,6 +139,7 @@ impl<'a> Preparation<'a> {
         hold_stream_again(self.target, &self.options.key, owned).await?;
         if owned.is_none() {
             control::forget(self.target, self.options).await?;
+            self.tell_generated().await?;
         }
         for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
@@ -350,7 +351,7 @@ impl<'a> Preparation<'a> {
     }
 
     /// The target tables that exist.
-    async fn targets(&self) -> Result<BTreeMap<TableName, TableDef>, FlowError> {
+    pub(crate) async fn targets(&self) -> Result<BTreeMap<TableName, TableDef>, FlowError> {
         let names: Vec<TableName> = self.work.iter().map(|w| w.target.clone()).collect();
         let tables = read_tables(self.target, &names).await?;
         Ok(tables.into_iter().map(|t| (t.name.clone(), t)).collect())

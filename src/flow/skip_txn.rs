@@ -9,8 +9,9 @@ use crate::flow::stream::{connect_source, connect_target};
 use crate::model::Lsn;
 
 /// Asks for the transaction whose commit record starts at `lsn` to be left out. The stream must not run; its next run
-/// leaves the transaction out and keeps its changes in `repcloud.conflict`.
-pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError> {
+/// leaves the transaction out and keeps its changes in `repcloud.conflict`. Returns the target tables that are left without
+/// it where the rest of the transaction is in the target already; none where all of it is left out.
+pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<Vec<String>, FlowError> {
     let target = connect_target(options).await?;
     let key = &options.key;
     let refuse = |text: String| Err(FlowError::Refused(vec![text]));
@@ -28,7 +29,9 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError>
         ));
     };
     hold_stream(&target, key).await?;
-    if lsn < row.applied && !parked_store::holds(&target, key, lsn).await? {
+    let waiting =
+        if lsn < row.applied { parked_store::waiting(&target, key, lsn).await? } else { Vec::new() };
+    if lsn < row.applied && waiting.is_empty() {
         return refuse(format!(
             "{lsn} lies before the position {} of {} → {}: that transaction is in the target already",
             row.applied, key.source, key.target
@@ -42,5 +45,6 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<(), FlowError>
         ));
     }
     skip::write_skip(&target, key, lsn).await?;
-    target.close().await.map_err(FlowError::Target)
+    target.close().await.map_err(FlowError::Target)?;
+    Ok(waiting)
 }

@@ -10,7 +10,7 @@ use crate::flow::options::StreamOptions;
 use crate::flow::resolve::{self, Configured};
 use crate::flow::work::{self, TableWork, TargetFinding};
 use crate::flow::{casts, facts, plugin};
-use crate::model::TableName;
+use crate::model::{TableName, TablePattern};
 use crate::pg::Session;
 
 /// A source table of a stream.
@@ -22,6 +22,8 @@ pub struct SurveyedSource {
     pub definition: Option<WantedTable>,
     /// What keeps it from being published or read.
     pub findings: Vec<Finding>,
+    /// No entry names it: a wildcard leaves it out where something keeps it from being replicated.
+    pub by_wildcard: bool,
 }
 
 /// The source tables of a stream.
@@ -40,7 +42,7 @@ pub async fn source_tables(
         Some(name) => Some((name, setup::read_publications(source, std::slice::from_ref(name)).await?)),
     };
     let mut surveyed = Vec::new();
-    for request in &requests {
+    for (request, configured) in requests.iter().zip(&configured) {
         let definition = wanted.iter().find(|w| w.table.name == request.name);
         let mut findings = match (definition, &given) {
             (None, _) => {
@@ -62,6 +64,7 @@ pub async fn source_tables(
             table: request.name.clone(),
             definition: definition.cloned(),
             findings,
+            by_wildcard: !configured.entry.tables.contains(&TablePattern::Table(request.name.clone())),
         });
     }
     Ok(surveyed)

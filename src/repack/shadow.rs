@@ -41,7 +41,8 @@ pub(crate) async fn ensure_schemas(session: &Session) -> Result<(), RepackError>
 }
 
 /// Tables of schema `repcloud`.
-const OUR_TABLES: &str = "version, checkpoint, durability, table_state, parked, conflict, skip, repack, tick";
+const OUR_TABLES: &str =
+    "version, checkpoint, durability, table_state, parked, conflict, skip, dropped, repack, tick";
 
 /// Removes our schemas, and nothing that a person put into them: then they stay, with an error that names what is there.
 pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::db::assert_same;
-use crate::support::stream::{LIMIT, Stream};
+use crate::support::stream::{LIMIT, Stream, configuration};
 use crate::support::wait;
 
 const ORDERS: &str = "CREATE TABLE public.orders (id int PRIMARY KEY, note text);
@@ -354,4 +354,18 @@ async fn a_table_is_dropped_only_when_somebody_says_so() {
     stream.source.exec("INSERT INTO orders VALUES (300, 'still here')").await;
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "orders").await;
+}
+
+#[tokio::test]
+async fn doctor_does_not_fail_for_what_a_wildcard_leaves_out() {
+    let schema = "CREATE TABLE public.good (id int PRIMARY KEY); CREATE TABLE public.keyless (id int)";
+    let stream = Stream::new(schema, "", &["mode = \"dml\"\ntables = [\"public.*\"]"]).await;
+    let seen = stream.program.run(&["doctor"], LIMIT).expect_code(0);
+    assert!(seen.stdout.contains("the wildcard leaves it out"), "{seen:?}");
+    stream.program.write(
+        "config/default.toml",
+        &configuration(&stream.pair, &["mode = \"dml\"\ntables = [\"public.good\", \"public.keyless\"]"]),
+    );
+    let failed = stream.program.run(&["doctor"], LIMIT).expect_code(3);
+    assert!(failed.stdout.contains("REPLICA IDENTITY"), "{failed:?}");
 }

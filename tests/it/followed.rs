@@ -78,6 +78,23 @@ async fn changes_of_a_table_that_is_out_of_the_configuration_wait_for_its_entry(
 }
 
 #[tokio::test]
+async fn changes_of_a_table_without_an_entry_do_not_wait_without_limit() {
+    let mut stream = Stream::new(TABLES, "", &[BOTH]).await;
+    stream.catch_up();
+    stream.program.write("config/default.toml", &configuration(&stream.pair, &[ONE]));
+    stream.program = stream.program.env("REPCLOUD_PARK_CHANGES", "50");
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
+    wait::until("it is parked", LIMIT, async || running.stderr().contains("public.other is parked")).await;
+    stream.source.exec("INSERT INTO other SELECT i FROM generate_series(1000, 1100) i").await;
+    wait::until("it is given up", LIMIT, async || running.stderr().contains("public.other is given up"))
+        .await;
+    assert_eq!(state(&stream, "other").await, "needs_copy");
+    assert_eq!(stream.target.value("SELECT count(*) FROM repcloud.parked").await, "0");
+    running.terminate();
+    running.wait(LIMIT).expect_code(0);
+}
+
+#[tokio::test]
 async fn a_table_that_was_dropped_from_the_stream_does_not_come_back_by_a_wildcard() {
     let stream = Stream::new(TABLES, "", &[BOTH]).await;
     stream.catch_up();

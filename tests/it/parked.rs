@@ -203,7 +203,11 @@ async fn a_transaction_that_waits_may_be_left_out() {
     );
     assert_same(&stream.source, &stream.target, "good").await;
     let lsn = stream.target.value("SELECT DISTINCT commit_lsn FROM repcloud.conflict").await;
-    stream.program.run(&["skip", "--source", "prod", "--lsn", &lsn], LIMIT).expect_code(0);
+    let told = stream.program.run(&["skip", "--source", "prod", "--lsn", &lsn], LIMIT).expect_code(0);
+    assert!(
+        told.stdout.contains("that wait for public.bad") && told.stdout.contains("in the target already"),
+        "{told:?}"
+    );
     stream.catch_up();
     assert_eq!(stream.target.value(conflicts).await, "stopped update,skipped update");
     stream.source.exec("DELETE FROM bad WHERE id = 2").await;

@@ -57,6 +57,11 @@ async fn new_tables_that_cannot_be_prepared(writer: &str) {
     for table in ["old", "late"] {
         assert_same(&stream.source, &stream.target, table).await;
     }
+    // `verify` compares what can be compared, and says what it is about the others.
+    let verified = stream.program.run(&["verify", "--source", "prod"], LIMIT).expect_code(1);
+    assert!(verified.stderr.contains("public.strict needs another copy"), "{verified:?}");
+    assert!(verified.stderr.contains("target table public.collated does not exist"), "{verified:?}");
+    assert!(verified.stdout.contains("public.late"), "{verified:?}");
     // They hold up nobody later either, and each comes back by the command that was named.
     stream.source.exec("UPDATE late SET v = 'second' WHERE id < 9; UPDATE strict SET v = 'second'").await;
     stream.try_catch_up().expect_code(4);
@@ -101,4 +106,25 @@ async fn a_first_copy_that_fails_in_one_table_does_not_stop_the_others() {
     stream.program.run(&reset, LIMIT).expect_code(0);
     stream.catch_up();
     assert_same(&stream.source, &stream.target, "a").await;
+}
+
+#[tokio::test]
+async fn a_generated_column_that_comes_later_is_told_and_a_failure_is_told_once() {
+    let stream = Stream::new(
+        "CREATE TABLE public.a (id int PRIMARY KEY)",
+        "",
+        &["mode = \"dml\"\ntables = [\"public.a\"]"],
+    )
+    .await;
+    stream.catch_up();
+    stream
+        .source
+        .exec("ALTER TABLE a ADD twice int GENERATED ALWAYS AS (id * 2) STORED; INSERT INTO a VALUES (1)")
+        .await;
+    let told = stream.catch_up();
+    assert!(told.stderr.contains("column twice of source table public.a is generated"), "{told:?}");
+    assert_eq!(stream.target.value("SELECT id FROM a").await, "1");
+    stream.source.exec("DROP TABLE a").await;
+    let failed = stream.try_catch_up();
+    assert_eq!(failed.stderr.matches("table public.a").count(), 1, "{failed:?}");
 }

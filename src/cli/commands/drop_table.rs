@@ -140,12 +140,10 @@ async fn sources_of(connection: &Connection, table: &TableName) -> Result<Vec<St
     }
 }
 
+/// By name: a wildcard passes over it from now on.
 fn is_configured(options: &StreamOptions, table: &TableName) -> bool {
     options.entries.iter().any(|entry| match &entry.target_table {
         Some(target) => target == table,
-        None => entry.tables.iter().any(|pattern| match pattern {
-            TablePattern::Table(name) => name == table,
-            TablePattern::Schema(schema) => *schema == table.schema,
-        }),
+        None => entry.tables.contains(&TablePattern::Table(table.clone())),
     })
 }

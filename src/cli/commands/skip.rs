@@ -27,12 +27,21 @@ pub fn run(context: &Context, args: &SkipArgs) -> Result<Exit, Failure> {
     let source = context.source(&args.source)?;
     let streams = streams(&context.settings, source);
     let options = the_one(context, &streams, args)?;
-    block_on(async {
+    let parts = block_on(async {
         skip_txn::request(options, args.lsn).await.map_err(|error| flow_failure(error, &args.source))
     })?;
     let (source, target) = (&options.key.source, &options.key.target);
     if context.output.json {
         context.output.document(&Document { source, target, lsn: args.lsn.to_string(), done: true })?;
+        return Ok(Exit::Done);
+    }
+    if !parts.is_empty() {
+        context.output.text(&format!(
+            "the changes of the transaction with its commit at {} that wait for {} will be left out of {source} → {target} and kept in repcloud.conflict; \
+             those of other tables are in the target already; start the stream again\n",
+            args.lsn,
+            parts.join(", ")
+        ))?;
         return Ok(Exit::Done);
     }
     context.output.text(&format!(

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::args::{StreamArgs, Until as UntilArg};
+use crate::cli::logging::LAST_WORDS;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
 use crate::cli::wiring::{block_on, capture_options, flow_failure, stream_events, streams};
@@ -70,7 +71,10 @@ async fn run_all(
     let mut failure = None;
     for result in join_all(runs).await {
         if let Err(error) = result? {
-            tracing::error!("{error}");
+            match failure {
+                None => tracing::error!(target: LAST_WORDS, "{error}"),
+                Some(_) => tracing::error!("{error}"),
+            }
             failure = failure.or(Some(flow_failure(error, source)));
         }
     }

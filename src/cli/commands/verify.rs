@@ -46,8 +46,12 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
         }
         let (mut differences, mut unsettled, mut not_compared) = (0, 0, 0);
         for compare in &compares {
-            if let Some(note) = &compare.note {
+            for note in &compare.notes {
                 tracing::warn!("{note}");
+            }
+            for missing in &compare.missing {
+                tracing::error!("{missing}");
+                not_compared += 1;
             }
             for spec in &compare.specs {
                 let outcome = match one(context, compare, spec, args.count).await {
