@@ -298,6 +298,16 @@ fn every_command_explains_itself_and_no_other_is_offered() {
     }
     assert_eq!(code(&home.run(&[])), 2);
     assert!(out(&home.run(&["--version"])).starts_with("repcloud 0."));
+    for (command, refused) in
+        [("swap", &["--dry-run", "--min-bloat"][..]), ("abort", &["--window", "--on-failure"])]
+    {
+        let help = out(&home.run(&[command, "--help"]));
+        assert!(help.contains("--connection"), "{help}");
+        assert!(
+            !refused.iter().any(|option| help.contains(option)),
+            "{command} offers what it refuses:\n{help}"
+        );
+    }
     assert!(!home.dir().exists(), "asking for help makes no folder");
 }
 

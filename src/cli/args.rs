@@ -76,9 +76,23 @@ pub enum Command {
     #[command(name = "replay_data", hide = true)]
     ReplayData(PrepareArgs),
     /// Exchange what prepare has left ready
+    #[command(
+        mut_arg("dry_run", hidden),
+        mut_arg("postpone_swap", hidden),
+        mut_arg("min_bloat", hidden),
+        mut_arg("min_size", hidden)
+    )]
     Swap(RepackArgs),
     /// Undo unfinished repacks completely; may be repeated
     #[command(alias = "abort_repack")]
+    #[command(
+        mut_arg("dry_run", hidden),
+        mut_arg("postpone_swap", hidden),
+        mut_arg("min_bloat", hidden),
+        mut_arg("min_size", hidden),
+        mut_arg("window", hidden),
+        mut_arg("on_failure", hidden)
+    )]
     Abort(RepackArgs),
     /// Let a running process pause
     Pause(ControlArgs),
@@ -293,6 +307,11 @@ impl Command {
                 | Abort(_)
         )
     }
+}
+
+/// An option that the command shares with `repack` and refuses.
+fn hidden(arg: clap::Arg) -> clap::Arg {
+    arg.hide(true)
 }
 
 #[cfg(test)]

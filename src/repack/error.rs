@@ -8,6 +8,7 @@ use crate::flow::FlowError;
 use crate::model::{RetryAdvice, TableName};
 use crate::pg::PgError;
 use crate::repack::dependents::DependentsError;
+use crate::repack::job::Unusable;
 use crate::repack::plan::PlanError;
 use crate::repack::preflight::PreflightError;
 use crate::repack::select::SelectError;
@@ -62,6 +63,17 @@ pub enum RepackError {
         table: TableName,
         /// What, without row values.
         differences: Vec<String>,
+    },
+    /// A swap of what is not, or no longer, prepared.
+    #[error(
+        "{table} cannot be exchanged, {}; nothing was changed: `repcloud repack` or `prepare` copies it, `abort` removes what there is",
+        .why.map_or_else(|| "it is not prepared".to_owned(), |why| why.to_string())
+    )]
+    NotPrepared {
+        /// Which one.
+        table: TableName,
+        /// Why not.
+        why: Option<Unusable>,
     },
     /// Rows differ.
     #[error("{differences} rows of the rebuilt {table} differ from the original; the swap was not tried")]
@@ -234,6 +246,7 @@ impl RepackError {
             | RepackError::Missing { .. }
             | RepackError::Changed { .. }
             | RepackError::NotAlike { .. }
+            | RepackError::NotPrepared { .. }
             | RepackError::Differs { .. }
             | RepackError::NotGranted { .. }
             | RepackError::OutOfTime { .. }
@@ -284,6 +297,7 @@ mod tests {
             RepackError::Missing { table: table() },
             RepackError::Changed { table: table(), differences: differences() },
             RepackError::NotAlike { table: table(), differences: differences() },
+            RepackError::NotPrepared { table: table(), why: Some(Unusable::Changed) },
             RepackError::Differs { table: table(), differences: 3 },
             RepackError::NotGranted { table: table(), attempts: 2, blocked_by: vec!["pid 7".to_owned()] },
             RepackError::OutOfTime { table: table(), attempts: 2, limit_ms: 300, during: "waiting" },

@@ -10,6 +10,8 @@ pub enum Goal {
     Prepare,
     /// The whole.
     Repack,
+    /// The exchange of what is prepared; never another copy.
+    Swap,
     /// As if it had never begun.
     Abort,
 }
@@ -117,10 +119,24 @@ pub enum Step {
     Prepared,
     /// There is nothing to undo.
     Undone,
+    /// What is prepared cannot be exchanged, for this reason, or nothing is prepared.
+    NotPrepared(Option<Unusable>),
 }
 
 /// Decides.
 pub fn next_step(facts: &Facts, goal: Goal) -> Step {
+    match whatever_it_takes(facts, goal) {
+        Step::BeginAnew(why) if goal == Goal::Swap => Step::NotPrepared(Some(why)),
+        Step::Plan | Step::MakeShadow | Step::MakeSlot | Step::CopyRows | Step::BuildIndexes
+            if goal == Goal::Swap =>
+        {
+            Step::NotPrepared(None)
+        }
+        step => step,
+    }
+}
+
+fn whatever_it_takes(facts: &Facts, goal: Goal) -> Step {
     let leftovers = facts.shadow || facts.published || facts.slot != SlotFact::Absent;
     let begun = |state: &RepackState| !matches!(state, RepackState::Cleaned | RepackState::Abandoned);
     let Some(state) = facts.state.filter(begun) else {
@@ -224,6 +240,21 @@ mod tests {
             assert_eq!(next(Facts { unchanged: false, ..at(state) }), Step::BeginAnew(Unusable::Changed));
             assert_eq!(next(Facts { place: Place::Gone, ..at(state) }), Step::Undo);
         }
+    }
+
+    #[test]
+    fn a_swap_never_copies() {
+        use RepackState::*;
+        let next = |facts: Facts| next_step(&facts, Goal::Swap);
+        assert_eq!(next(at(Verified)), Step::CatchUp);
+        assert_eq!(next(Facts { following: true, ..at(CaughtUp) }), Step::Verify);
+        assert_eq!(next(Facts { following: true, ..at(Verified) }), Step::Swap);
+        let changed = Facts { unchanged: false, ..at(Verified) };
+        assert_eq!(next(changed), Step::NotPrepared(Some(Unusable::Changed)));
+        for early in [FRESH, Facts { state: Some(Planned), ..FRESH }, at(RowsCopied)] {
+            assert_eq!(next(early), Step::NotPrepared(None));
+        }
+        assert_eq!(next(at(Swapped)), Step::CleanUp);
     }
 
     #[test]

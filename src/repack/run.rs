@@ -77,7 +77,7 @@ pub async fn swap(
                 ));
                 break follow_swap(options, &row, stop).await?;
             }
-            let report = run_table(options, &row.table, Goal::Repack, events, stop.clone()).await;
+            let report = run_table(options, &row.table, Goal::Swap, events, stop.clone()).await;
             tries -= 1;
             // It had lost its connection when it was looked for.
             if !report.other_works || tries == 0 || *stop.borrow() {

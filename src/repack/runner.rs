@@ -166,6 +166,9 @@ impl Job<'_> {
                     }
                     return Err(RepackError::Missing { table: self.table.clone() });
                 }
+                Step::NotPrepared(why) => {
+                    return Err(RepackError::NotPrepared { table: self.table.clone(), why });
+                }
                 Step::Undone => {
                     self.report.notes.push(NOTHING_TO_UNDO.to_owned());
                     return Ok(Outcome::Aborted);

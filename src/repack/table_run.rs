@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
         report.other_works = matches!(error, RepackError::Running { .. });
         report.reason = Some(error.to_string());
         report.outcome = match &error {
-            RepackError::Refused(_) => Outcome::Refused,
+            RepackError::Refused(_) | RepackError::NotPrepared { .. } => Outcome::Refused,
             RepackError::Ambiguous { .. } => Outcome::Ambiguous,
             _ => Outcome::Failed,
         };
@@ -118,7 +118,13 @@ impl<'a> Run<'a> {
 
     /// Writes the reason down and says what stays behind.
     async fn leave(&self, error: &RepackError, report: &mut TableReport) -> Result<(), RepackError> {
-        if matches!(error, RepackError::Refused(_) | RepackError::Running { .. } | RepackError::Taken) {
+        if matches!(
+            error,
+            RepackError::Refused(_)
+                | RepackError::NotPrepared { .. }
+                | RepackError::Running { .. }
+                | RepackError::Taken
+        ) {
             return Ok(());
         }
         let session = pg::connect(&self.options.connect).await?;

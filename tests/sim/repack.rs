@@ -123,7 +123,7 @@ fn actions(step: Step) -> Vec<Action> {
             all.push(|w, _| w.state = w.state.and(Some(RepackState::Abandoned)));
             all
         }
-        Step::Prepared | Step::Undone => Vec::new(),
+        Step::Prepared | Step::Undone | Step::NotPrepared(_) => Vec::new(),
     }
 }
 
@@ -141,7 +141,7 @@ fn run(world: &mut World, goal: Goal, crash_after: usize) -> bool {
             done += 1;
         }
         match step {
-            Step::CleanUp | Step::Undone | Step::Prepared => return true,
+            Step::CleanUp | Step::Undone | Step::Prepared | Step::NotPrepared(_) => return true,
             Step::Undo if goal == Goal::Abort => return true,
             _ => {}
         }
@@ -158,7 +158,7 @@ fn reachable() -> BTreeSet<World> {
     let mut worlds = BTreeSet::from([EMPTY]);
     let mut new = vec![EMPTY];
     while let Some(world) = new.pop() {
-        for goal in [Goal::Repack, Goal::Prepare, Goal::Abort] {
+        for goal in [Goal::Repack, Goal::Prepare, Goal::Swap, Goal::Abort] {
             for crash_after in 0..30 {
                 let mut next = world.clone();
                 // Each table is swapped once here: afterwards it would be another table.
