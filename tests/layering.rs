@@ -66,6 +66,7 @@ const PURE: &[&str] = &[
     "doctor/finding.rs",
     "doctor/platform.rs",
     "doctor/server.rs",
+    "repack/alignment.rs",
     "repack/bloat.rs",
     "repack/cleanup.rs",
     "repack/preflight/dependents.rs",
@@ -75,6 +76,7 @@ const PURE: &[&str] = &[
     "repack/preflight/limits.rs",
     "repack/preflight/space.rs",
     "repack/dependents/checks.rs",
+    "repack/dependents/column_order.rs",
     "repack/dependents/columns.rs",
     "repack/dependents/foreign_keys.rs",
     "repack/dependents/functions.rs",
@@ -93,6 +95,7 @@ const PURE: &[&str] = &[
     "repack/fingerprint.rs",
     "repack/plan.rs",
     "repack/plan/",
+    "repack/rebuild.rs",
     "repack/throttle.rs",
     "repack/window.rs",
 ];

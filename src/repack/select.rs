@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 pub use read::select;
 
+use super::alignment::Alignment;
 use super::ask::AskError;
 use super::bloat::Bloat;
 use super::options::Selection;
@@ -42,6 +43,8 @@ pub struct TableFacts {
     pub fillfactor: u32,
     /// Estimated bloat of the heap; `None`: there are no statistics.
     pub bloat: Option<Bloat>,
+    /// What the order of its columns costs; `None`: there are no statistics.
+    pub alignment: Option<Alignment>,
     /// Bytes that the live rows need in a new heap, at the fillfactor it will have; without statistics the
     /// heap's size.
     pub new_heap_bytes: u64,

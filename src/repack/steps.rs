@@ -63,6 +63,8 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
                 None => quote_ident(c),
             })
             .collect(),
+        order_by: job.rebuild.order_by.clone(),
+        estimated_rows: definition.source.estimated_rows.into(),
     };
     if job.following.is_none() {
         job.following = Some(follow(job).await?);

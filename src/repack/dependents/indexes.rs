@@ -142,7 +142,7 @@ impl Index {
 
     fn build(&self, inventory: &Inventory, draft: &Draft<'_>) -> Result<IndexBuild, PlanError> {
         let shadow = draft.shadow.to_string();
-        let tablespace = quote_ident(&self.tablespace);
+        let tablespace = quote_ident(draft.options.tablespace.as_ref().unwrap_or(&self.tablespace));
         let (mut statements, mut attach) = (Vec::new(), Vec::new());
         match &self.constraint {
             Some(constraint) if self.built_by_constraint() => {

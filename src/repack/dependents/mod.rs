@@ -5,6 +5,7 @@
 //! is a refusal, so that an object of a class we do not know is never lost in silence.
 
 mod checks;
+pub(crate) mod column_order;
 mod columns;
 mod error;
 mod foreign_keys;

@@ -76,10 +76,13 @@ impl<'a> Draft<'a> {
     const REFERENCED: Rank = Rank(8);
 
     pub(crate) fn new(inventory: &'a Inventory, options: &'a PlanOptions) -> Result<Self, PlanError> {
-        if let Some(wanted) = options.tablespace.as_ref().filter(|t| !inventory.head.tablespaces.contains(t))
-        {
+        let usable = |name: &&String| *name != "pg_global" && inventory.head.tablespaces.contains(name);
+        if let Some(wanted) = options.tablespace.as_ref().filter(|name| !usable(name)) {
             let role = quote_ident(&inventory.head.role);
-            let what = format!("tablespace {wanted} does not exist, or role {role} has no CREATE on it");
+            let wanted = quote_ident(wanted);
+            let what = format!(
+                "tablespace {wanted} does not exist, or holds no tables, or role {role} has no CREATE on it"
+            );
             return Err(PlanError::Options { what });
         }
         if options.fillfactor.is_some_and(|percent| !(10..=100).contains(&percent)) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Chosen, SelectError, TableFacts, choose};
 use crate::model::{Oid, TableName};
 use crate::pg::Session;
+use crate::repack::alignment::alignment;
 use crate::repack::ask::{AskError, cell, rows};
 use crate::repack::bloat::{ColumnWidth, bloat, pages_needed};
 use crate::repack::options::{Selection, TableRules};
@@ -53,13 +54,13 @@ SELECT c.oid, coalesce(pg_relation_size(c.oid), 0),
 /// Columns that are stored, with their statistics where ANALYZE has left any and our role may see them.
 const COLUMNS: &str = "\
 SELECT a.attrelid, a.attlen::int4, CASE a.attalign WHEN 'd' THEN 8 WHEN 'i' THEN 4 WHEN 's' THEN 2 ELSE 1 END,
-       s.avg_width, s.null_frac::float8, a.attnotnull
+       s.avg_width, s.null_frac::float8, a.attnotnull, a.attname::text, a.attgenerated = 'v'
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
    AND NOT s.inherited
- WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+ WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attrelid, a.attnum";
 
 const SCHEMAS: &str = "\
@@ -83,7 +84,9 @@ pub async fn select(
         }
         table.new_heap_bytes = table.heap_bytes;
         if let (Some(rows), Some(Some(columns))) = (table.rows, columns.get(&table.oid)) {
-            let needed = |fillfactor| pages_needed(rows, columns, fillfactor, *block);
+            table.alignment = Some(alignment(columns));
+            let columns: Vec<ColumnWidth> = columns.iter().filter_map(|(_, width)| *width).collect();
+            let needed = |fillfactor| pages_needed(rows, &columns, fillfactor, *block);
             table.bloat = Some(bloat(table.heap_bytes, needed(table.fillfactor), *block));
             let fillfactor = rules.of(&table.name).fillfactor.unwrap_or(table.fillfactor);
             table.new_heap_bytes = needed(fillfactor).saturating_mul(u64::from(*block));
@@ -121,6 +124,7 @@ async fn candidates(session: &Session, selection: &Selection) -> Result<Vec<(Tab
             toast_bytes: bytes(13)?,
             index_bytes: bytes(14)?,
             bloat: None,
+            alignment: None,
             new_heap_bytes: 0,
         };
         Ok((table, u32::try_from(cell::<i32>(row, 15, WHAT)?).unwrap_or(8192)))
@@ -155,13 +159,12 @@ async fn sizes(session: &Session, oids: &[Oid]) -> Result<BTreeMap<Oid, [u64; 3]
     Ok(sizes)
 }
 
-/// The stored columns; `None` where nothing is known of one.
-async fn columns(
-    session: &Session,
-    oids: &[Oid],
-) -> Result<BTreeMap<Oid, Option<Vec<ColumnWidth>>>, AskError> {
+/// Columns by name; without a width: computed when read. `None` where nothing is known of one that is stored.
+type Columns = Option<Vec<(String, Option<ColumnWidth>)>>;
+
+async fn columns(session: &Session, oids: &[Oid]) -> Result<BTreeMap<Oid, Columns>, AskError> {
     const WHAT: &str = "the statistics of tables";
-    let mut columns: BTreeMap<Oid, Option<Vec<ColumnWidth>>> = BTreeMap::new();
+    let mut columns: BTreeMap<Oid, Columns> = BTreeMap::new();
     for row in rows(session, WHAT, COLUMNS, &[&oids]).await? {
         let length: i32 = cell(&row, 1, WHAT)?;
         let fixed = (length > 0).then_some(f64::from(length));
@@ -169,12 +172,17 @@ async fn columns(
         let certain = fixed.filter(|_| cell(&row, 5, WHAT).unwrap_or(false));
         let width = cell::<Option<i32>>(&row, 3, WHAT)?.map(f64::from);
         let entry = columns.entry(cell(&row, 0, WHAT)?).or_insert_with(|| Some(Vec::new()));
+        let name: String = cell(&row, 6, WHAT)?;
+        if cell(&row, 7, WHAT)? {
+            entry.iter_mut().for_each(|list| list.push((name.clone(), None)));
+            continue;
+        }
         match width.or(certain) {
             Some(width) => {
                 let align = f64::from(cell::<i32>(&row, 2, WHAT)?);
                 let null_fraction = cell::<Option<f64>>(&row, 4, WHAT)?.unwrap_or(0.0);
                 if let Some(list) = entry {
-                    list.push(ColumnWidth { fixed, align, width, null_fraction });
+                    list.push((name, Some(ColumnWidth { fixed, align, width, null_fraction })));
                 }
             }
             None => *entry = None,

@@ -17,6 +17,7 @@ pub(in crate::repack) fn table(name: &str, bloat: Option<(u64, f64)>) -> TableFa
         index_bytes: 500,
         rows: None,
         fillfactor: 100,
+        alignment: None,
         bloat: bloat.map(|(bytes, percent)| Bloat { bytes, percent }),
         new_heap_bytes: 1000,
     }

@@ -9,6 +9,7 @@ mod interrupted;
 mod leftovers;
 mod load;
 mod options;
+mod rebuilt;
 mod settings;
 mod tampered;
 mod trigger;
