@@ -83,6 +83,7 @@ const PURE: &[&str] = &[
     "repack/dependents/grants.rs",
     "repack/dependents/indexes.rs",
     "repack/dependents/others.rs",
+    "repack/dependents/partitions.rs",
     "repack/dependents/policies.rs",
     "repack/dependents/publications.rs",
     "repack/dependents/rules.rs",

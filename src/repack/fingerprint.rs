@@ -135,6 +135,12 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         }
         book.add(format!("publication {}", quote_ident(&publication.name)), &publication);
     }
+    for partition in &inventory.partition_of {
+        let mut partition = partition.clone();
+        // Others may come and go; what that means for this one is in its condition.
+        partition.default_partition = None;
+        book.add(format!("place of table {name} in {}", partition.parent()), &partition);
+    }
     for other in inventory.unclaimed() {
         book.add(other.description.clone(), other);
     }

@@ -5,6 +5,7 @@ mod read;
 use std::collections::BTreeSet;
 
 pub use read::select;
+pub(crate) use read::with_partitions;
 
 use super::alignment::Alignment;
 use super::ask::AskError;
@@ -60,7 +61,11 @@ impl TableFacts {
     fn out_of_question(&self) -> Option<&'static str> {
         match self.kind {
             'r' => {}
-            'p' => return Some("it is partitioned, which is not built yet"),
+            'p' => {
+                return Some(
+                    "it is partitioned; its partitions are repacked, each as a table of its own schema",
+                );
+            }
             'f' => return Some("it is a foreign table"),
             _ => return Some("it is not a table"),
         }
@@ -68,9 +73,6 @@ impl TableFacts {
             'u' => return Some("it is unlogged, so its changes cannot be followed"),
             't' => return Some("it is temporary"),
             _ => {}
-        }
-        if self.partition {
-            return Some("it is a partition, which is not built yet");
         }
         if self.in_extension {
             return Some("it belongs to an extension");

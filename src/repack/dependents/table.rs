@@ -161,9 +161,7 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
         ("r", _) => {}
         _ => refuse("it is no table".into(), None),
     }
-    if head.partition {
-        refuse(format!("it is a partition of {}; not supported yet", head.parents.join(", ")), None);
-    } else if !head.parents.is_empty() {
+    if !head.partition && !head.parents.is_empty() {
         refuse(format!("it inherits from {}; not supported yet", head.parents.join(", ")), None);
     }
     if let Some(method) = head.access_method.as_deref().filter(|method| *method != "heap") {

@@ -31,13 +31,24 @@ SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::tex
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
- WHERE CASE WHEN $1 THEN c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispartition
+ WHERE CASE WHEN $1 THEN c.relkind = 'r' AND c.relpersistence = 'p'
             ELSE c.relkind IN ('r', 'p', 'f') AND n.nspname = ANY ($2)
               OR (n.nspname, c.relname) IN (SELECT * FROM unnest($3::text[], $4::text[]) AS wanted (s, t)
                                              WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')) END
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'repcloud', 'repcloud_new', 'repcloud_old')
    AND n.nspname !~ '^pg_(toast|temp)'
  ORDER BY 2, 3";
+
+/// Partitions, nested ones too, of the partitioned tables among those named.
+const LEAVES: &str = "\
+SELECT n.nspname::text, c.relname::text, ln.nspname::text, l.relname::text
+  FROM unnest($1::text[], $2::text[]) AS wanted (s, t)
+  JOIN pg_namespace n ON n.nspname = wanted.s
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.t AND c.relkind = 'p'
+ CROSS JOIN LATERAL pg_partition_tree(c.oid) AS tree
+  JOIN pg_class l ON l.oid = tree.relid AND tree.isleaf AND l.relkind <> 'p'
+  JOIN pg_namespace ln ON ln.oid = l.relnamespace
+ ORDER BY 1, 2, 3, 4";
 
 const SIZES: &str = "\
 SELECT c.oid, coalesce(pg_relation_size(c.oid), 0),
@@ -67,12 +78,32 @@ const SCHEMAS: &str = "\
 SELECT w.name FROM unnest($1::text[]) AS w (name)
  WHERE NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = w.name)";
 
+/// The same selection, with their partitions in the place of partitioned tables that have any.
+pub(crate) async fn with_partitions(session: &Session, selection: &Selection) -> Result<Selection, AskError> {
+    const WHAT: &str = "the partitions of tables";
+    let schemas: Vec<&str> = selection.tables.iter().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = selection.tables.iter().map(|table| table.table.as_str()).collect();
+    let mut selection = selection.clone();
+    for row in rows(session, WHAT, LEAVES, &[&schemas, &names]).await? {
+        let name = |at| -> Result<TableName, AskError> {
+            Ok(TableName::new(cell::<String>(&row, at, WHAT)?, cell::<String>(&row, at + 1, WHAT)?))
+        };
+        let (whole, leaf) = (name(0)?, name(2)?);
+        selection.tables.retain(|table| *table != whole);
+        if !selection.tables.contains(&leaf) {
+            selection.tables.push(leaf);
+        }
+    }
+    Ok(selection)
+}
+
 /// Reads what is asked for, estimates it, and orders it. `rules` have the fillfactors that new heaps will get.
 pub async fn select(
     session: &Session,
     selection: &Selection,
     rules: &TableRules,
 ) -> Result<Chosen, SelectError> {
+    let selection = &with_partitions(session, selection).await?;
     let mut tables = candidates(session, selection).await?;
     nothing_is_missing(session, selection, &tables).await?;
     let oids: Vec<Oid> = tables.iter().map(|(table, _)| table.oid).collect();

@@ -56,7 +56,6 @@ fn what_cannot_be_repacked_is_left_out_unless_it_was_named() {
     let kinds = || {
         vec![
             TableFacts { kind: 'p', ..table("partitioned", None) },
-            TableFacts { partition: true, ..table("leaf", None) },
             TableFacts { persistence: 'u', ..table("unlogged", None) },
             TableFacts { owned: false, ..table("theirs", None) },
             table("plain", None),
