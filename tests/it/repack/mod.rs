@@ -9,6 +9,7 @@ mod interrupted;
 mod leftovers;
 mod load;
 mod options;
+mod partitions;
 mod rebuilt;
 mod settings;
 mod tampered;
