@@ -7,10 +7,12 @@ use std::fmt::Write as _;
 pub use look::{Seen, look};
 use serde::Serialize;
 
+use super::alignment::Alignment;
 use super::plan::RepackPlan;
 use super::preflight::space::{Forecast, bytes};
 use super::preflight::{Finding, Severity, is_refused};
 use super::select::TableFacts;
+use crate::model::quote_ident;
 
 /// Bytes a second that are reckoned with; rough, and said to be.
 const READ: f64 = 400e6;
@@ -56,6 +58,7 @@ pub struct DryRunLine {
     total_seconds: f64,
     size: Size,
     bloat: Option<BloatLine>,
+    padding: Option<PaddingLine>,
     needs: Needs,
     findings: Vec<FindingLine>,
     plan: Option<Statements>,
@@ -73,6 +76,14 @@ struct Size {
 struct BloatLine {
     bytes: u64,
     percent: f64,
+}
+
+/// Bytes a row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct PaddingLine {
+    bytes: f64,
+    saving: f64,
+    best_order: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -147,6 +158,11 @@ impl DryRun<'_> {
                 rows: self.table.rows,
             },
             bloat: self.table.bloat.map(|b| BloatLine { bytes: b.bytes, percent: b.percent }),
+            padding: self.table.alignment.as_ref().map(|alignment| PaddingLine {
+                bytes: alignment.padding,
+                saving: alignment.saving,
+                best_order: alignment.order.clone(),
+            }),
             needs: Needs {
                 table_bytes: self.forecast.table(),
                 wal_bytes: self.forecast.wal,
@@ -176,6 +192,9 @@ impl DryRun<'_> {
                 Some(bloat) => format!("about {} of the heap ({:.0} %)", bytes(bloat.bytes), bloat.percent),
             },
         );
+        if let Some(alignment) = &table.alignment {
+            row("padding", padding(alignment));
+        }
         if is_refused(self.findings) {
             row("outcome", "refused, nothing would be changed".to_owned());
         } else {
@@ -233,6 +252,16 @@ fn section(text: &mut String, title: &str, lines: impl Iterator<Item = String>) 
     for line in lines {
         let _ = writeln!(text, "    {}", line.replace('\n', "\n      "));
     }
+}
+
+/// What the order of the columns costs, and what to do about it.
+fn padding(alignment: &Alignment) -> String {
+    let now = format!("about {:.0} bytes a row between its columns", alignment.padding);
+    if alignment.saving == 0.0 {
+        return format!("{now}; no order of columns saves any");
+    }
+    let order: Vec<String> = alignment.order.iter().map(|name| quote_ident(name)).collect();
+    format!("{now}; {:.0} fewer with --column-order {}", alignment.saving, order.join(","))
 }
 
 fn duration(seconds: f64) -> String {

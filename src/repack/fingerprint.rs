@@ -105,7 +105,9 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         book.add(label, &key);
     }
     for statistics in &inventory.statistics {
-        book.add(format!("statistics {}", statistics.sql_name), statistics);
+        let mut statistics = statistics.clone();
+        statistics.definition = in_any_order(&statistics.definition);
+        book.add(format!("statistics {}", statistics.sql_name), &statistics);
     }
     for trigger in &inventory.triggers {
         book.add(format!("trigger {} on {name}", quote_ident(&trigger.name)), trigger);
@@ -126,7 +128,18 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         book.add(format!("function {}", function.signature), function);
     }
     for publication in &inventory.publications {
-        book.add(format!("publication {}", quote_ident(&publication.name)), publication);
+        let mut publication = publication.clone();
+        // A set, told in the order of the table.
+        if let Some(columns) = &mut publication.columns {
+            columns.sort();
+        }
+        book.add(format!("publication {}", quote_ident(&publication.name)), &publication);
+    }
+    for partition in &inventory.partition_of {
+        let mut partition = partition.clone();
+        // Others may come and go; what that means for this one is in its condition.
+        partition.default_partition = None;
+        book.add(format!("place of table {name} in {}", partition.parent()), &partition);
     }
     for other in inventory.unclaimed() {
         book.add(other.description.clone(), other);
@@ -140,8 +153,28 @@ pub fn expected(inventory: &Inventory, options: &PlanOptions) -> Fingerprint {
     after.head.options = StorageOptions::new(&inventory.head, options.fillfactor).into_own();
     if let Some(tablespace) = &options.tablespace {
         after.head.tablespace.clone_from(tablespace);
+        after.indexes.iter_mut().for_each(|index| index.tablespace.clone_from(tablespace));
     }
+    let place = |name: &String| options.column_order.iter().position(|column| column == name);
+    after.columns.sort_by_key(|column| place(&column.name));
     fingerprint(&after)
+}
+
+/// CREATE STATISTICS with its columns sorted: they are a set, told in the order of the table.
+fn in_any_order(definition: &str) -> String {
+    let Some((before, rest)) = definition.split_once(" ON ") else { return definition.to_owned() };
+    let Some((columns, after)) = rest.rsplit_once(" FROM ") else { return definition.to_owned() };
+    let (mut depth, mut quoted) = (0_i32, false);
+    let mut parts: Vec<&str> = columns
+        .split(|letter| {
+            quoted ^= letter == '"';
+            depth += i32::from(letter == '(') - i32::from(letter == ')');
+            letter == ',' && depth == 0 && !quoted
+        })
+        .map(str::trim)
+        .collect();
+    parts.sort_unstable();
+    format!("{before} ON {} FROM {after}", parts.join(", "))
 }
 
 fn table(inventory: &Inventory, book: &mut Book) {

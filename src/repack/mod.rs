@@ -1,5 +1,6 @@
 //! Floor 5: rebuilds a live table beside itself and exchanges the two.
 
+pub mod alignment;
 pub mod ask;
 pub mod bloat;
 mod blockers;
@@ -16,6 +17,7 @@ pub mod job;
 pub mod options;
 pub mod plan;
 pub mod preflight;
+pub mod rebuild;
 pub mod report;
 mod retries;
 mod rows;

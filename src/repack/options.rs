@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::rebuild::Rebuild;
 use super::window::Window;
 use crate::capture::auto::CaptureOptions;
 use crate::model::TableName;
@@ -132,6 +133,8 @@ pub struct RunOptions {
     pub postpone_swap: bool,
     /// Exchange only in these hours, by the clock of this machine.
     pub window: Option<Window>,
+    /// What is to be different in the new table.
+    pub rebuild: Rebuild,
 }
 
 impl Default for RunOptions {
@@ -145,6 +148,7 @@ impl Default for RunOptions {
             on_failure: OnFailure::default(),
             postpone_swap: false,
             window: None,
+            rebuild: Rebuild::default(),
         }
     }
 }

@@ -15,7 +15,8 @@ pub(crate) mod text;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{RetryAdvice, TableName};
-use crate::repack::dependents::{Inventory, Refusal};
+use crate::repack::dependents::{Inventory, Refusal, column_order};
+use crate::repack::rebuild::Rebuild;
 
 /// Where the new table is built.
 pub const SHADOW_SCHEMA: &str = "repcloud_new";
@@ -27,8 +28,21 @@ pub const OLD_SCHEMA: &str = "repcloud_old";
 pub struct PlanOptions {
     /// Fillfactor of the new table in percent; `None`: as it is.
     pub fillfactor: Option<u32>,
-    /// Tablespace of the new table (its indexes stay in theirs); `None`: as it is.
+    /// Tablespace of the new table and of its indexes; `None`: as they are.
     pub tablespace: Option<String>,
+    /// All columns in their new order; empty: as it is.
+    pub column_order: Vec<String>,
+}
+
+impl PlanOptions {
+    /// From settings and from what was typed.
+    pub fn new(fillfactor: Option<u32>, rebuild: &Rebuild) -> Self {
+        PlanOptions {
+            fillfactor,
+            tablespace: rebuild.tablespace.clone(),
+            column_order: rebuild.column_order.clone(),
+        }
+    }
 }
 
 /// All statements of one table's repack, in the order of the fields.
@@ -199,7 +213,8 @@ fn first(refusals: &[Refusal]) -> String {
 
 /// The plan for a table.
 pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<RepackPlan, PlanError> {
-    let refusals = inventory.refusals();
+    let mut refusals = inventory.refusals();
+    refusals.extend(column_order::refusals(inventory, &options.column_order));
     if !refusals.is_empty() {
         return Err(PlanError::Refused { table: inventory.table.to_string(), refusals });
     }

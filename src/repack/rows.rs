@@ -1,5 +1,7 @@
 //! Copies the rows of the snapshot into the shadow, on the server: several sessions, page ranges, short transactions.
 
+mod ordered;
+
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +16,7 @@ use crate::model::{Events, TableName};
 use crate::pg::{self, ConnectOptions, Session};
 use crate::repack::error::{RepackError, doing};
 use crate::repack::options::ThrottleOptions;
+use crate::repack::rebuild::SortColumn;
 use crate::repack::throttle::Throttle;
 use crate::repack::watch::Shown;
 
@@ -32,6 +35,10 @@ pub(crate) struct RowsSpec {
     /// The shadow's columns, quoted, and what is selected for each.
     pub(crate) columns: Vec<String>,
     pub(crate) expressions: Vec<String>,
+    /// The order in which they are written; empty: as they lie.
+    pub(crate) order_by: Vec<SortColumn>,
+    /// As last estimated.
+    pub(crate) estimated_rows: f64,
 }
 
 struct Shared<'a> {
@@ -65,6 +72,10 @@ pub(crate) async fn copy(
         events,
         shown,
     };
+    if !spec.order_by.is_empty() {
+        shared.in_order(connect, snapshot.id()).await?;
+        return Ok(shown.rows.load(Ordering::Relaxed));
+    }
     let workers = jobs.clamp(1, chunks);
     try_join_all((0..workers).map(|_| shared.worker(connect, snapshot.id()))).await?;
     Ok(shown.rows.load(Ordering::Relaxed))

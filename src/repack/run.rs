@@ -128,7 +128,10 @@ pub async fn abort(
         }
         tables.push(row.table);
     }
-    for name in &options.selection.tables {
+    let session = pg::connect(&options.connect).await?;
+    let selection = select::with_partitions(&session, &options.selection).await?;
+    session.close().await?;
+    for name in &selection.tables {
         if !tables.contains(name) {
             tables.push(name.clone());
         }
@@ -188,8 +191,9 @@ pub async fn drop_schema(options: &RepackOptions, events: &Events) -> Result<(),
 pub async fn unfinished(options: &RepackOptions) -> Result<Vec<RepackRow>, RepackError> {
     let session = pg::connect(&options.connect).await?;
     let rows = if state::exists(&session).await? { state::read_all(&session).await? } else { Vec::new() };
+    let selection = select::with_partitions(&session, &options.selection).await?;
     session.close().await?;
-    let Selection { tables, schemas, .. } = &options.selection;
+    let Selection { tables, schemas, .. } = &selection;
     let all = tables.is_empty() && schemas.is_empty();
     let wanted = |row: &RepackRow| {
         row.is_unfinished() && (all || tables.contains(&row.table) || schemas.contains(&row.table.schema))

@@ -19,6 +19,7 @@ use crate::repack::options::RepackOptions;
 use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
 use crate::repack::preflight::slot;
 use crate::repack::preflight::space::bytes;
+use crate::repack::rebuild::Rebuild;
 use crate::repack::report::{Outcome, TableReport, changed_identity};
 use crate::repack::shadow::{self, OURS, relation_oid};
 use crate::repack::state::{self, RepackRow, RepackState};
@@ -41,6 +42,8 @@ pub(crate) struct Job<'a> {
     /// Of the table when the repack began.
     pub(crate) oid: Oid,
     pub(crate) slot: String,
+    /// What is to be different: as the unfinished repack was begun, else as typed.
+    pub(crate) rebuild: Rebuild,
     /// Changes are read from a queue.
     pub(crate) queue: bool,
     pub(crate) definition: Option<Definition>,
@@ -266,7 +269,7 @@ impl Job<'_> {
         let ours = shadow::publications(&self.slot);
         inventory.forget_publications(&ours.iter().map(String::as_str).collect::<Vec<_>>());
         let settings = self.options.table_settings(self.table);
-        let options = PlanOptions { fillfactor: settings.fillfactor, ..PlanOptions::default() };
+        let options = PlanOptions::new(settings.fillfactor, &self.rebuild);
         let missing = || RepackError::Missing { table: self.table.clone() };
         let source = read_table(&self.session, self.table).await?.ok_or_else(missing)?;
         Ok(Definition {
@@ -361,6 +364,7 @@ impl Job<'_> {
             throttled_by: None,
             lock_ms: 0.0,
             error: None,
+            rebuild: self.rebuild.to_text(),
         };
         state::plan(&self.session, &row).await
     }
@@ -452,6 +456,7 @@ fn refused(error: PlanError) -> RepackError {
         PlanError::Refused { refusals, .. } => {
             RepackError::Refused(refusals.iter().map(ToString::to_string).collect())
         }
+        PlanError::Options { what } => RepackError::Refused(vec![what]),
         error => error.into(),
     }
 }

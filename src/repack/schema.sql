@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS repcloud.repack (
     published      text,
     -- The transaction that wrote "rows copied": a snapshot from before it does not see the rows of the copy.
     copied_xid     xid8,
+    -- What is to be different in the new table (--order-by and the like), as JSON.
+    rebuild        text        NOT NULL DEFAULT '',
     started_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now()
 );

@@ -5,7 +5,9 @@ mod read;
 use std::collections::BTreeSet;
 
 pub use read::select;
+pub(crate) use read::with_partitions;
 
+use super::alignment::Alignment;
 use super::ask::AskError;
 use super::bloat::Bloat;
 use super::options::Selection;
@@ -42,6 +44,8 @@ pub struct TableFacts {
     pub fillfactor: u32,
     /// Estimated bloat of the heap; `None`: there are no statistics.
     pub bloat: Option<Bloat>,
+    /// What the order of its columns costs; `None`: there are no statistics.
+    pub alignment: Option<Alignment>,
     /// Bytes that the live rows need in a new heap, at the fillfactor it will have; without statistics the
     /// heap's size.
     pub new_heap_bytes: u64,
@@ -57,7 +61,11 @@ impl TableFacts {
     fn out_of_question(&self) -> Option<&'static str> {
         match self.kind {
             'r' => {}
-            'p' => return Some("it is partitioned, which is not built yet"),
+            'p' => {
+                return Some(
+                    "it is partitioned; its partitions are repacked, each as a table of its own schema",
+                );
+            }
             'f' => return Some("it is a foreign table"),
             _ => return Some("it is not a table"),
         }
@@ -65,9 +73,6 @@ impl TableFacts {
             'u' => return Some("it is unlogged, so its changes cannot be followed"),
             't' => return Some("it is temporary"),
             _ => {}
-        }
-        if self.partition {
-            return Some("it is a partition, which is not built yet");
         }
         if self.in_extension {
             return Some("it belongs to an extension");

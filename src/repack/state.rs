@@ -101,10 +101,12 @@ pub struct RepackRow {
     pub lock_ms: f64,
     /// What went wrong last.
     pub error: Option<String>,
+    /// See [`crate::repack::rebuild::Rebuild::to_text`].
+    pub rebuild: String,
 }
 
 const COLUMNS: &str = "table_oid, schema_name, table_name, shadow_oid, slot, state, prepared, copied_at_lsn, fingerprint, after, \
-     request, rows_copied, rows_total, bytes_before, bytes_after, changes, attempt, blocked_by, throttled_by, lock_ms, error";
+     request, rows_copied, rows_total, bytes_before, bytes_after, changes, attempt, blocked_by, throttled_by, lock_ms, error, rebuild";
 
 impl RepackRow {
     /// It is neither done nor undone.
@@ -140,6 +142,7 @@ impl RepackRow {
             throttled_by: row.try_get("throttled_by")?,
             lock_ms: row.try_get("lock_ms")?,
             error: row.try_get("error")?,
+            rebuild: row.try_get("rebuild")?,
         })
     }
 }
@@ -157,7 +160,7 @@ pub fn slot_name(database: Oid, table: Oid) -> String {
 /// Makes the table, in a schema that [`crate::apply::checkpoint::ensure_schema`] has made.
 pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
     let complete = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'repcloud.repack'::pg_catalog.regclass \
-                    AND attname = 'published')";
+                    AND attname = 'rebuild')";
     if exists(client).await? && client.query_one(complete, &[]).await?.try_get(0)? {
         return Ok(());
     }
@@ -165,7 +168,7 @@ pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
     // A table that an earlier version made lacks the last columns.
     let sql = format!(
         "BEGIN; {lock}; {}; ALTER TABLE repcloud.repack ADD COLUMN IF NOT EXISTS copied_xid xid8, \
-         ADD COLUMN IF NOT EXISTS published text; COMMIT",
+         ADD COLUMN IF NOT EXISTS published text, ADD COLUMN IF NOT EXISTS rebuild text NOT NULL DEFAULT ''; COMMIT",
         include_str!("schema.sql")
     );
     Ok(client.batch_execute(&sql).await?)
@@ -215,12 +218,12 @@ pub async fn read_unfinished(client: &Client, table: &TableName) -> Result<Optio
 
 /// Begins a repack: state `planned`, everything else forgotten.
 pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
-    let sql = "INSERT INTO repcloud.repack (table_oid, schema_name, table_name, slot, state, prepared, fingerprint, rows_total, bytes_before) \
-               VALUES ($1, $2, $3, $4, 'planned', $5, $6, $7, $8) \
+    let sql = "INSERT INTO repcloud.repack (table_oid, schema_name, table_name, slot, state, prepared, fingerprint, rows_total, bytes_before, rebuild) \
+               VALUES ($1, $2, $3, $4, 'planned', $5, $6, $7, $8, $9) \
                ON CONFLICT (table_oid) DO UPDATE SET schema_name = $2, table_name = $3, shadow_oid = 0, slot = $4, state = 'planned', \
                prepared = $5, copied_at_lsn = '0/0', copied_xid = NULL, published = NULL, fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
                bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, lock_ms = 0, \
-               error = NULL, started_at = now(), updated_at = now()";
+               error = NULL, rebuild = $9, started_at = now(), updated_at = now()";
     let (schema, name) = (&row.table.schema, &row.table.table);
     let past = "DELETE FROM repcloud.repack WHERE schema_name = $1 AND table_name = $2 AND table_oid <> $3 \
                 AND state IN ('cleaned', 'abandoned')";
@@ -237,6 +240,7 @@ pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
                 &row.fingerprint,
                 &row.rows_total,
                 &row.bytes_before,
+                &row.rebuild,
             ],
         )
         .await?;

@@ -64,6 +64,8 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
                 None => quote_ident(c),
             })
             .collect(),
+        order_by: job.rebuild.order_by.clone(),
+        estimated_rows: definition.source.estimated_rows.into(),
     };
     if job.following.is_none() {
         job.following = Some(follow(job).await?);
@@ -86,7 +88,7 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
     );
     let watch = control(job).await?;
     let mut following = job.following.take();
-    let rows = watch.over(beside(&mut following, copy)).await;
+    let rows = Box::pin(watch.over(beside(&mut following, copy))).await;
     job.following = following;
     let rows = rows?;
     if let Some(snapshot) = job.snapshot.take() {

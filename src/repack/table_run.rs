@@ -12,6 +12,7 @@ use crate::repack::error::RepackError;
 use crate::repack::job::{Goal, Step, next_step};
 use crate::repack::options::{OnFailure, RepackOptions};
 use crate::repack::preflight::space::bytes;
+use crate::repack::rebuild::Rebuild;
 use crate::repack::report::{Outcome, TableReport};
 use crate::repack::retries::Retries;
 use crate::repack::runner::{Job, control_session};
@@ -195,6 +196,17 @@ impl<'a> Run<'a> {
             Some((now, unfinished)) if now == oid => unfinished,
             _ => return Err(RepackError::Moved { table: table.clone() }),
         };
+        let typed = &options.run.rebuild;
+        let rebuild = match &unfinished {
+            // Undoing asks nothing of it.
+            Some(row) if goal != Goal::Abort => {
+                let begun = Rebuild::from_text(&row.rebuild).unwrap_or_default();
+                begun
+                    .resumed(typed)
+                    .map_err(|why| RepackError::Refused(vec![format!("table {table}: {why}")]))?
+            }
+            _ => typed.clone(),
+        };
         let database: Oid = session
             .query_one(
                 "SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
@@ -211,6 +223,7 @@ impl<'a> Run<'a> {
             session,
             oid,
             slot: unfinished.map_or_else(|| state::slot_name(database, oid), |row| row.slot),
+            rebuild,
             queue: false,
             definition: None,
             snapshot: None,

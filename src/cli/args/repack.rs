@@ -9,6 +9,7 @@ use crate::config::parse_size;
 use crate::model::TablePattern;
 use crate::model::name::{parse_identifier, parse_table_pattern};
 use crate::repack::options::RunOptions;
+use crate::repack::rebuild::{Rebuild, SortColumn, identifier, list};
 use crate::repack::window::Window;
 
 /// Options of `create-schema` and `drop-schema`.
@@ -93,6 +94,34 @@ pub struct RepackArgs {
     /// Exchange only in these hours, by this machine's clock
     #[arg(long, value_name = "HH:MM-HH:MM", value_parser = window)]
     pub window: Option<Window>,
+    /// Write the rows in the order of these columns (COLUMN [desc], …); with --table
+    #[arg(long, value_name = "COLUMNS", value_parser = order_by, requires = "tables")]
+    pub order_by: Option<SortColumns>,
+    /// Put the new table and its indexes into this tablespace
+    #[arg(long, value_name = "TABLESPACE", value_parser = identifier)]
+    pub tablespace: Option<String>,
+    /// Give the new table its columns in this order (every column, once); with --table
+    #[arg(long, value_name = "COLUMNS", value_parser = columns, requires = "tables")]
+    pub column_order: Option<ColumnNames>,
+}
+
+/// Columns rows are ordered by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SortColumns(pub Vec<SortColumn>);
+
+/// Columns by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnNames(pub Vec<String>);
+
+impl RepackArgs {
+    /// What is to be different in the new table.
+    pub fn rebuild(&self) -> Rebuild {
+        Rebuild {
+            order_by: self.order_by.clone().map(|columns| columns.0).unwrap_or_default(),
+            tablespace: self.tablespace.clone(),
+            column_order: self.column_order.clone().map(|columns| columns.0).unwrap_or_default(),
+        }
+    }
 }
 
 impl RepackArgs {
@@ -147,6 +176,14 @@ fn schema(text: &str) -> Result<String, String> {
     parse_identifier(text).map_err(str::to_owned)
 }
 
+fn order_by(text: &str) -> Result<SortColumns, String> {
+    list(text).into_iter().map(SortColumn::parse).collect::<Result<_, _>>().map(SortColumns)
+}
+
+fn columns(text: &str) -> Result<ColumnNames, String> {
+    list(text).into_iter().map(identifier).collect::<Result<_, _>>().map(ColumnNames)
+}
+
 fn jobs(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|jobs| (1..=64).contains(jobs)).ok_or_else(|| "expected 1 to 64".to_owned())
 }
@@ -196,6 +233,7 @@ mod tests {
             "repcloud repack --table public.orders --table sales.* --schema mart --schema \"Big\" --json",
             "repcloud repack --dry-run --jobs 4 --verify full --max-lock-ms 500 --attempts 3 --on-failure abort",
             "repcloud repack --postpone-swap --min-bloat 30 --min-size 1GB --window 22:00-05:30",
+            "repcloud repack --table public.t --order-by a,\"B\" --column-order b,a --tablespace fast",
             "repcloud repack --min-bloat 12.5 --min-size 1073741824 --verify off",
             "repcloud prepare --connection prod --follow",
             "repcloud prepare_repack --connection prod --jobs 2",
@@ -230,6 +268,10 @@ mod tests {
             "repcloud repack --min-bloat NaN",
             "repcloud repack --min-size 0",
             "repcloud repack --window 22-5",
+            "repcloud repack --order-by a",
+            "repcloud repack --column-order a,b",
+            "repcloud repack --table public.t --order-by a,",
+            "repcloud repack --tablespace a.b",
             "repcloud repack --follow",
             "repcloud pause --source a --connection b",
             "repcloud throttle --connection prod",

@@ -67,6 +67,9 @@ fn without_effect(args: &RepackArgs, command: &str, more: &[(&str, bool)]) -> Re
         ("--postpone-swap", args.postpone_swap),
         ("--min-bloat", args.min_bloat.is_some()),
         ("--min-size", args.min_size.is_some()),
+        ("--order-by", args.order_by.is_some()),
+        ("--tablespace", args.tablespace.is_some()),
+        ("--column-order", args.column_order.is_some()),
     ];
     let given: Vec<&str> =
         shared.iter().chain(more).filter(|(_, given)| *given).map(|(option, _)| *option).collect();

@@ -34,6 +34,7 @@ pub(crate) fn repack(connection: &Connection, args: &RepackArgs) -> RepackOption
             },
             postpone_swap: args.postpone_swap,
             window: args.window,
+            rebuild: args.rebuild(),
         },
         rules: configured.rules.clone(),
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::partitions::SCAN_MS;
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
 use crate::repack::plan::draft::{Draft, Phase};
@@ -24,6 +25,7 @@ pub(super) const QUERY: &str = "SELECT c.oid::int8 AS oid, c.conname AS name, rn
        c.confrelid = $1 AS incoming, pg_get_constraintdef(c.oid) AS definition, c.convalidated AS validated, \
        obj_description(c.oid, 'pg_constraint') AS comment, \
        r.relkind::text AS kind, f.relkind::text AS referenced_kind, c.conparentid <> 0 AS inherited, \
+       (SELECT p.conname FROM pg_constraint p WHERE p.oid = c.conparentid) AS parent_name, \
        pg_has_role(r.relowner, 'USAGE') AS may_alter, pg_get_userbyid(r.relowner) AS owner, \
        has_table_privilege(f.oid, 'REFERENCES') OR NOT EXISTS (SELECT FROM unnest(c.confkey) AS k(attnum) \
          WHERE NOT has_column_privilege(f.oid, k.attnum, 'REFERENCES')) AS may_reference, \
@@ -66,6 +68,8 @@ pub struct ForeignKey {
     pub referenced_kind: String,
     /// It is a part of a foreign key of a partitioned table.
     pub inherited: bool,
+    /// The name of that foreign key.
+    pub parent_name: Option<String>,
     /// Our role has the rights of the referencing table's owner.
     pub may_alter: bool,
     /// The referencing table's owner.
@@ -109,7 +113,10 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
                 "a superuser has disabled its internal triggers, which only a superuser can do again";
             refusals.push(Refusal::new(&object, reason));
         }
-        if !key.own && (key.kind != "r" || key.inherited) {
+        if !key.own && key.kind == "r" && key.inherited && !inventory.partition_of.is_empty() {
+            let reason = "it references the partitioned table of this partition, which cannot be detached while rows reference it; not supported yet";
+            refusals.push(Refusal::new(&object, reason).remedy("drop it for the time of the repack"));
+        } else if !key.own && (key.kind != "r" || key.inherited) {
             refusals
                 .push(Refusal::new(&object, "its table is partitioned or a partition; not supported yet"));
         } else if !key.own && !key.may_alter {
@@ -122,8 +129,12 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
                     .remedy(format!("GRANT REFERENCES ON {referenced} TO {role}")),
             );
         }
-        if key.own && key.inherited {
-            refusals.push(Refusal::new(&object, "it is part of a partitioned table's; not supported yet"));
+        if key.own && key.inherited && key.parent_name.as_ref() != Some(&key.name) {
+            let reason = format!(
+                "it is part of {} of the partitioned table, under whose name it would be made again",
+                key.parent_name.as_deref().map(quote_ident).unwrap_or_default()
+            );
+            refusals.push(Refusal::new(&object, reason).remedy("ALTER TABLE … RENAME CONSTRAINT"));
         }
     }
 }
@@ -136,7 +147,13 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     for key in &inventory.foreign_keys {
         let referencing = key.referencing();
         let name = quote_ident(&key.name);
-        if key.own {
+        if key.own && key.inherited {
+            // ATTACH makes it and checks every row. One made before would be taken over only if it were valid, and then it
+            // would check clients against a table that lags.
+            let bytes: i64 = inventory.partition_of.iter().map(|partition| partition.bytes).sum();
+            draft.forecast_ms += bytes.max(0) as f64 * SCAN_MS;
+            leave_referenced(key, draft);
+        } else if key.own {
             draft.alter_new(key.add());
             draft.forecast_ms += 0.5;
             if !key.incoming {
@@ -152,7 +169,7 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
         if let Some(statement) = comment(&object, key.comment.as_deref()) {
             draft.exchange(Phase::Comments, statement);
         }
-        if key.validated {
+        if key.validated && !(key.own && key.inherited) {
             draft.after(
                 AfterKind::Validate,
                 &format!("foreign key {name} on {referencing}"),

@@ -28,7 +28,8 @@ pub(super) const QUERY: &str = "SELECT i.indexrelid::int8 AS oid, c.relname AS n
         FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 AND i.indexprs IS NOT NULL) AS targets, \
        coalesce(s.spcname, ds.spcname) AS tablespace, \
        s.oid IS NULL OR has_tablespace_privilege(s.oid, 'CREATE') AS may_use_tablespace, \
-       pg_relation_size(i.indexrelid) AS bytes, obj_description(i.indexrelid, 'pg_class') AS comment, \
+       pg_relation_size(i.indexrelid) AS bytes, \
+       (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = i.indexrelid) AS parent, obj_description(i.indexrelid, 'pg_class') AS comment, \
        (SELECT json_build_object('oid', o.oid::int8, 'name', o.conname, 'type', o.contype, \
           'definition', pg_get_constraintdef(o.oid), 'deferrable', o.condeferrable, 'deferred', o.condeferred, \
           'comment', obj_description(o.oid, 'pg_constraint'), 'triggers_changed', EXISTS \
@@ -75,6 +76,8 @@ pub struct Index {
     pub tablespace: String,
     /// Our role may create in it.
     pub may_use_tablespace: bool,
+    /// The index of a partitioned table that it is a part of.
+    pub parent: Option<String>,
     /// Bytes on disk.
     pub bytes: i64,
     /// Comment.
@@ -142,7 +145,7 @@ impl Index {
 
     fn build(&self, inventory: &Inventory, draft: &Draft<'_>) -> Result<IndexBuild, PlanError> {
         let shadow = draft.shadow.to_string();
-        let tablespace = quote_ident(&self.tablespace);
+        let tablespace = quote_ident(draft.options.tablespace.as_ref().unwrap_or(&self.tablespace));
         let (mut statements, mut attach) = (Vec::new(), Vec::new());
         match &self.constraint {
             Some(constraint) if self.built_by_constraint() => {

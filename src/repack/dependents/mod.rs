@@ -5,6 +5,7 @@
 //! is a refusal, so that an object of a class we do not know is never lost in silence.
 
 mod checks;
+pub(crate) mod column_order;
 mod columns;
 mod error;
 mod foreign_keys;
@@ -12,6 +13,7 @@ mod functions;
 mod grants;
 mod indexes;
 mod others;
+mod partitions;
 mod policies;
 mod publications;
 mod read;
@@ -34,6 +36,7 @@ pub use functions::Function;
 pub use grants::Grant;
 pub use indexes::{Index, IndexConstraint, IndexTarget};
 pub use others::Dependent;
+pub use partitions::{DefaultPartition, Partition};
 pub use policies::Policy;
 pub use publications::{Publication, PublicationScope};
 pub use read::{read, read_here};
@@ -86,6 +89,8 @@ pub struct Inventory {
     pub functions: Vec<Function>,
     /// Publications the table is in.
     pub publications: Vec<Publication>,
+    /// The partitioned table it is a partition of: one or none.
+    pub partition_of: Vec<Partition>,
     /// Everything else that the catalogs say hangs on the table or on a part of it, and what the kinds above account for.
     pub others: Vec<Dependent>,
 }
@@ -155,6 +160,7 @@ pub const KINDS: &[Kind] = &[
     rules::KIND,
     functions::KIND,
     publications::KIND,
+    partitions::KIND,
 ];
 
 impl Inventory {

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
-use super::{Inventory, checks, columns, foreign_keys, functions, indexes, others, policies, publications};
-use super::{rules, sequences, statistics, table, triggers, views};
+use super::{Inventory, checks, columns, foreign_keys, functions, indexes, others, partitions, policies};
+use super::{publications, rules, sequences, statistics, table, triggers, views};
 use crate::model::TableName;
 use crate::pg::Session;
 
@@ -43,7 +43,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     let (
         (columns, sequences, checks, indexes, foreign_keys),
         (statistics, triggers, policies, rules, views),
-        (functions, publications, others),
+        (functions, publications, partition_of, others),
     ) = futures_util::try_join!(
         async {
             futures_util::try_join!(
@@ -67,6 +67,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
             futures_util::try_join!(
                 rows(session, &text, "the functions", functions::QUERY, oid),
                 rows(session, &text, "the publications", publications::QUERY, oid),
+                rows(session, &text, "its place as a partition", partitions::QUERY, oid),
                 rows(session, &text, "what else hangs on it", others::QUERY, oid),
             )
         },
@@ -88,6 +89,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         views,
         functions,
         publications,
+        partition_of,
         others,
     })
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::grants::{Acl, Grant, acl, foreign_grantor};
-use super::{Dependent, Inventory, Kind, Refusal};
+use super::{Dependent, Inventory, Kind, Refusal, column_order};
 use crate::model::quote_ident;
 use crate::repack::plan::PlanError;
 use crate::repack::plan::draft::{Draft, Phase};
@@ -161,9 +161,7 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
         ("r", _) => {}
         _ => refuse("it is no table".into(), None),
     }
-    if head.partition {
-        refuse(format!("it is a partition of {}; not supported yet", head.parents.join(", ")), None);
-    } else if !head.parents.is_empty() {
+    if !head.partition && !head.parents.is_empty() {
         refuse(format!("it inherits from {}; not supported yet", head.parents.join(", ")), None);
     }
     if let Some(method) = head.access_method.as_deref().filter(|method| *method != "heap") {
@@ -245,13 +243,21 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     let Inventory { table, owner, head, .. } = inventory;
     let shadow = draft.shadow.to_string();
     let wanted = draft.storage_options();
+    let order = &draft.options.column_order;
+    let columns = if order.is_empty() {
+        format!("LIKE {table} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION")
+    } else {
+        column_order::definitions(inventory, order)
+    };
     draft.create.push(format!(
-        "CREATE {} {shadow} (LIKE {table} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE \
-         INCLUDING COMPRESSION) USING heap WITH ({}) TABLESPACE {}",
+        "CREATE {} {shadow} ({columns}) USING heap WITH ({}) TABLESPACE {}",
         if head.persistence == "u" { "UNLOGGED TABLE" } else { "TABLE" },
         wanted.loading().join(", "),
         quote_ident(draft.options.tablespace.as_deref().unwrap_or(&head.tablespace)),
     ));
+    if !draft.options.column_order.is_empty() {
+        column_order::storages(inventory).for_each(|storage| draft.alter_shadow(storage));
+    }
     if *owner != head.role {
         let schema = quote_ident(&draft.shadow.schema);
         draft.create.push(format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {}", quote_ident(owner)));

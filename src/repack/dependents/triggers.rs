@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::quote_ident;
 use crate::repack::plan::PlanError;
-use crate::repack::plan::draft::Draft;
+use crate::repack::plan::draft::{Draft, Phase};
 use crate::repack::plan::text::{comment, exchange_after};
 
 pub(super) const KIND: Kind = Kind {
@@ -48,6 +48,19 @@ pub struct Trigger {
     pub comment: Option<String>,
 }
 
+impl Trigger {
+    /// The subcommand that gives it its state.
+    fn switch(&self) -> String {
+        let word = match self.enabled.as_str() {
+            "D" => "DISABLE",
+            "R" => "ENABLE REPLICA",
+            "A" => "ENABLE ALWAYS",
+            _ => "ENABLE",
+        };
+        format!("{word} TRIGGER {}", quote_ident(&self.name))
+    }
+}
+
 fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
     for trigger in &inventory.triggers {
         let object = format!("trigger {} on {}", quote_ident(&trigger.name), inventory.table);
@@ -78,6 +91,16 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     for trigger in &inventory.triggers {
         let name = quote_ident(&trigger.name);
         let shadow = draft.shadow.to_string();
+        if trigger.inherited {
+            // ATTACH makes it, in the state of the partitioned table's.
+            let table = &inventory.table;
+            draft.alter_other(Phase::AlterAttached, table, trigger.switch());
+            let object = format!("TRIGGER {name} ON {table}");
+            if let Some(statement) = comment(&object, trigger.comment.as_deref()) {
+                draft.exchange(Phase::Comments, statement);
+            }
+            continue;
+        }
         let moved = exchange_after(&trigger.definition, "ON", &inventory.head.sql_name, &shadow).ok_or_else(
             || PlanError::Definition {
                 object: format!("trigger {name}"),
@@ -87,11 +110,8 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
         // One message, so one transaction: it never stands there enabled.
         draft.finish.push(format!("{moved}; ALTER TABLE {shadow} DISABLE TRIGGER {name}"));
         draft.finish.extend(comment(&format!("TRIGGER {name} ON {shadow}"), trigger.comment.as_deref()));
-        match trigger.enabled.as_str() {
-            "D" => {}
-            "R" => draft.alter_new(format!("ENABLE REPLICA TRIGGER {name}")),
-            "A" => draft.alter_new(format!("ENABLE ALWAYS TRIGGER {name}")),
-            _ => draft.alter_new(format!("ENABLE TRIGGER {name}")),
+        if trigger.enabled != "D" {
+            draft.alter_new(trigger.switch());
         }
         draft.forecast_ms += 0.1;
     }

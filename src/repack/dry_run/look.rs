@@ -77,7 +77,7 @@ async fn planned(
         return Ok(None);
     }
     let fillfactor = options.table_settings(&table.name).fillfactor;
-    match plan(&inventory, &PlanOptions { fillfactor, ..PlanOptions::default() }) {
+    match plan(&inventory, &PlanOptions::new(fillfactor, &options.run.rebuild)) {
         Ok(plan) => {
             if let Some(identity) = &plan.key.identity {
                 let problem = "its replica identity does not name the rows of a change";

@@ -24,6 +24,10 @@ pub(crate) enum Phase {
     AlterSelf,
     /// Other tables, one ALTER TABLE each.
     AlterOthers,
+    /// The new table becomes a partition.
+    Attach,
+    /// What that made.
+    AlterAttached,
     /// Comments of what was made just now.
     Comments,
     /// Grants that could not be made before.
@@ -68,6 +72,8 @@ impl<'a> Draft<'a> {
     const NAMERS: Rank = Rank(3);
     /// Tables that reference ours.
     const CHILDREN: Rank = Rank(4);
+    /// The partitioned table of ours.
+    const PARENT: Rank = Rank(5);
     /// Ours.
     const TABLE: Rank = Rank(6);
     /// Its sequences.
@@ -76,10 +82,13 @@ impl<'a> Draft<'a> {
     const REFERENCED: Rank = Rank(8);
 
     pub(crate) fn new(inventory: &'a Inventory, options: &'a PlanOptions) -> Result<Self, PlanError> {
-        if let Some(wanted) = options.tablespace.as_ref().filter(|t| !inventory.head.tablespaces.contains(t))
-        {
+        let usable = |name: &&String| *name != "pg_global" && inventory.head.tablespaces.contains(name);
+        if let Some(wanted) = options.tablespace.as_ref().filter(|name| !usable(name)) {
             let role = quote_ident(&inventory.head.role);
-            let what = format!("tablespace {wanted} does not exist, or role {role} has no CREATE on it");
+            let wanted = quote_ident(wanted);
+            let what = format!(
+                "tablespace {wanted} does not exist, or holds no tables, or role {role} has no CREATE on it"
+            );
             return Err(PlanError::Options { what });
         }
         if options.fillfactor.is_some_and(|percent| !(10..=100).contains(&percent)) {
@@ -159,6 +168,18 @@ impl<'a> Draft<'a> {
     /// Locks the table of the plan.
     pub(crate) fn lock_table(&mut self, table: &TableName, owner: &str, may_lock: bool) {
         self.table_locks.insert(table.clone(), (Self::TABLE, exclusively(table, owner, may_lock)));
+    }
+
+    /// Locks the partitioned table that ours is a partition of.
+    pub(crate) fn lock_parent(&mut self, table: &TableName, owner: &str, may_lock: bool) {
+        let lock = (Self::PARENT, exclusively(table, owner, may_lock));
+        self.table_locks.entry(table.clone()).or_insert(lock);
+    }
+
+    /// Locks a partition beside ours.
+    pub(crate) fn lock_beside(&mut self, table: &TableName, owner: &str, may_lock: bool) {
+        let lock = (Self::TABLE, exclusively(table, owner, may_lock));
+        self.table_locks.entry(table.clone()).or_insert(lock);
     }
 
     /// Locks a table that references ours.

@@ -1,4 +1,4 @@
-//! What kind of table it is: only a permanent, ordinary table that stands alone can be rebuilt beside itself.
+//! What kind of table it is: only a permanent, ordinary table that stands alone, or is a partition, can be rebuilt beside itself.
 
 use super::finding::Finding;
 use crate::capture::auto::Way;
@@ -55,7 +55,7 @@ fn judge(table: &TableFacts, shape: &Shape, ways: &[Way]) -> Vec<Finding> {
     let name = &table.name;
     let other = match table.kind {
         'r' => None,
-        'p' => Some("it is partitioned: repacking partitions is not built yet"),
+        'p' => Some("it is partitioned and holds no rows of its own; its partitions are repacked"),
         'f' => Some("it is a foreign table, its rows are elsewhere"),
         'v' => Some("it is a view, which has no rows"),
         'm' => {
@@ -74,10 +74,7 @@ fn judge(table: &TableFacts, shape: &Shape, ways: &[Way]) -> Vec<Finding> {
         't' => refuse("it is temporary, another session cannot read it".to_owned()),
         _ => {}
     }
-    if table.partition {
-        let parents = shape.parents.as_deref().unwrap_or("a partitioned table");
-        refuse(format!("it is a partition of {parents}: repacking partitions is not built yet"));
-    } else if let Some(parents) = &shape.parents {
+    if let Some(parents) = shape.parents.as_ref().filter(|_| !table.partition) {
         refuse(format!("it inherits from {parents}, and would lose that"));
     }
     if let Some(children) = &shape.children {

@@ -9,6 +9,7 @@ pub mod kind;
 pub mod large_objects;
 pub mod leftovers;
 pub mod limits;
+pub mod order;
 pub mod publications;
 pub mod rights;
 pub mod row_security;
@@ -103,6 +104,7 @@ pub async fn check_table(
         return Ok(findings);
     }
     findings.extend(row_security::check(session, table).await?);
+    findings.extend(order::check(session, table, &options.run.rebuild.order_by).await?);
     let forecast = space::forecast(table);
     findings.extend(space::judge(table, &forecast, &server, &options.settings));
     match read_table(session, &table.name).await? {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Chosen, SelectError, TableFacts, choose};
 use crate::model::{Oid, TableName};
 use crate::pg::Session;
+use crate::repack::alignment::alignment;
 use crate::repack::ask::{AskError, cell, rows};
 use crate::repack::bloat::{ColumnWidth, bloat, pages_needed};
 use crate::repack::options::{Selection, TableRules};
@@ -30,13 +31,24 @@ SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::tex
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
- WHERE CASE WHEN $1 THEN c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispartition
+ WHERE CASE WHEN $1 THEN c.relkind = 'r' AND c.relpersistence = 'p'
             ELSE c.relkind IN ('r', 'p', 'f') AND n.nspname = ANY ($2)
               OR (n.nspname, c.relname) IN (SELECT * FROM unnest($3::text[], $4::text[]) AS wanted (s, t)
                                              WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')) END
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'repcloud', 'repcloud_new', 'repcloud_old')
    AND n.nspname !~ '^pg_(toast|temp)'
  ORDER BY 2, 3";
+
+/// Partitions, nested ones too, of the partitioned tables among those named.
+const LEAVES: &str = "\
+SELECT n.nspname::text, c.relname::text, ln.nspname::text, l.relname::text
+  FROM unnest($1::text[], $2::text[]) AS wanted (s, t)
+  JOIN pg_namespace n ON n.nspname = wanted.s
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.t AND c.relkind = 'p'
+ CROSS JOIN LATERAL pg_partition_tree(c.oid) AS tree
+  JOIN pg_class l ON l.oid = tree.relid AND tree.isleaf AND l.relkind <> 'p'
+  JOIN pg_namespace ln ON ln.oid = l.relnamespace
+ ORDER BY 1, 2, 3, 4";
 
 const SIZES: &str = "\
 SELECT c.oid, coalesce(pg_relation_size(c.oid), 0),
@@ -53,18 +65,37 @@ SELECT c.oid, coalesce(pg_relation_size(c.oid), 0),
 /// Columns that are stored, with their statistics where ANALYZE has left any and our role may see them.
 const COLUMNS: &str = "\
 SELECT a.attrelid, a.attlen::int4, CASE a.attalign WHEN 'd' THEN 8 WHEN 'i' THEN 4 WHEN 's' THEN 2 ELSE 1 END,
-       s.avg_width, s.null_frac::float8, a.attnotnull
+       s.avg_width, s.null_frac::float8, a.attnotnull, a.attname::text, a.attgenerated = 'v'
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
    AND NOT s.inherited
- WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+ WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attrelid, a.attnum";
 
 const SCHEMAS: &str = "\
 SELECT w.name FROM unnest($1::text[]) AS w (name)
  WHERE NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = w.name)";
+
+/// The same selection, with their partitions in the place of partitioned tables that have any.
+pub(crate) async fn with_partitions(session: &Session, selection: &Selection) -> Result<Selection, AskError> {
+    const WHAT: &str = "the partitions of tables";
+    let schemas: Vec<&str> = selection.tables.iter().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = selection.tables.iter().map(|table| table.table.as_str()).collect();
+    let mut selection = selection.clone();
+    for row in rows(session, WHAT, LEAVES, &[&schemas, &names]).await? {
+        let name = |at| -> Result<TableName, AskError> {
+            Ok(TableName::new(cell::<String>(&row, at, WHAT)?, cell::<String>(&row, at + 1, WHAT)?))
+        };
+        let (whole, leaf) = (name(0)?, name(2)?);
+        selection.tables.retain(|table| *table != whole);
+        if !selection.tables.contains(&leaf) {
+            selection.tables.push(leaf);
+        }
+    }
+    Ok(selection)
+}
 
 /// Reads what is asked for, estimates it, and orders it. `rules` have the fillfactors that new heaps will get.
 pub async fn select(
@@ -72,6 +103,7 @@ pub async fn select(
     selection: &Selection,
     rules: &TableRules,
 ) -> Result<Chosen, SelectError> {
+    let selection = &with_partitions(session, selection).await?;
     let mut tables = candidates(session, selection).await?;
     nothing_is_missing(session, selection, &tables).await?;
     let oids: Vec<Oid> = tables.iter().map(|(table, _)| table.oid).collect();
@@ -83,7 +115,9 @@ pub async fn select(
         }
         table.new_heap_bytes = table.heap_bytes;
         if let (Some(rows), Some(Some(columns))) = (table.rows, columns.get(&table.oid)) {
-            let needed = |fillfactor| pages_needed(rows, columns, fillfactor, *block);
+            table.alignment = Some(alignment(columns));
+            let columns: Vec<ColumnWidth> = columns.iter().filter_map(|(_, width)| *width).collect();
+            let needed = |fillfactor| pages_needed(rows, &columns, fillfactor, *block);
             table.bloat = Some(bloat(table.heap_bytes, needed(table.fillfactor), *block));
             let fillfactor = rules.of(&table.name).fillfactor.unwrap_or(table.fillfactor);
             table.new_heap_bytes = needed(fillfactor).saturating_mul(u64::from(*block));
@@ -121,6 +155,7 @@ async fn candidates(session: &Session, selection: &Selection) -> Result<Vec<(Tab
             toast_bytes: bytes(13)?,
             index_bytes: bytes(14)?,
             bloat: None,
+            alignment: None,
             new_heap_bytes: 0,
         };
         Ok((table, u32::try_from(cell::<i32>(row, 15, WHAT)?).unwrap_or(8192)))
@@ -155,13 +190,12 @@ async fn sizes(session: &Session, oids: &[Oid]) -> Result<BTreeMap<Oid, [u64; 3]
     Ok(sizes)
 }
 
-/// The stored columns; `None` where nothing is known of one.
-async fn columns(
-    session: &Session,
-    oids: &[Oid],
-) -> Result<BTreeMap<Oid, Option<Vec<ColumnWidth>>>, AskError> {
+/// Columns by name; without a width: computed when read. `None` where nothing is known of one that is stored.
+type Columns = Option<Vec<(String, Option<ColumnWidth>)>>;
+
+async fn columns(session: &Session, oids: &[Oid]) -> Result<BTreeMap<Oid, Columns>, AskError> {
     const WHAT: &str = "the statistics of tables";
-    let mut columns: BTreeMap<Oid, Option<Vec<ColumnWidth>>> = BTreeMap::new();
+    let mut columns: BTreeMap<Oid, Columns> = BTreeMap::new();
     for row in rows(session, WHAT, COLUMNS, &[&oids]).await? {
         let length: i32 = cell(&row, 1, WHAT)?;
         let fixed = (length > 0).then_some(f64::from(length));
@@ -169,12 +203,17 @@ async fn columns(
         let certain = fixed.filter(|_| cell(&row, 5, WHAT).unwrap_or(false));
         let width = cell::<Option<i32>>(&row, 3, WHAT)?.map(f64::from);
         let entry = columns.entry(cell(&row, 0, WHAT)?).or_insert_with(|| Some(Vec::new()));
+        let name: String = cell(&row, 6, WHAT)?;
+        if cell(&row, 7, WHAT)? {
+            entry.iter_mut().for_each(|list| list.push((name.clone(), None)));
+            continue;
+        }
         match width.or(certain) {
             Some(width) => {
                 let align = f64::from(cell::<i32>(&row, 2, WHAT)?);
                 let null_fraction = cell::<Option<f64>>(&row, 4, WHAT)?.unwrap_or(0.0);
                 if let Some(list) = entry {
-                    list.push(ColumnWidth { fixed, align, width, null_fraction });
+                    list.push((name, Some(ColumnWidth { fixed, align, width, null_fraction })));
                 }
             }
             None => *entry = None,

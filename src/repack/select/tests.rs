@@ -17,6 +17,7 @@ pub(in crate::repack) fn table(name: &str, bloat: Option<(u64, f64)>) -> TableFa
         index_bytes: 500,
         rows: None,
         fillfactor: 100,
+        alignment: None,
         bloat: bloat.map(|(bytes, percent)| Bloat { bytes, percent }),
         new_heap_bytes: 1000,
     }
@@ -55,7 +56,6 @@ fn what_cannot_be_repacked_is_left_out_unless_it_was_named() {
     let kinds = || {
         vec![
             TableFacts { kind: 'p', ..table("partitioned", None) },
-            TableFacts { partition: true, ..table("leaf", None) },
             TableFacts { persistence: 'u', ..table("unlogged", None) },
             TableFacts { owned: false, ..table("theirs", None) },
             table("plain", None),

@@ -66,7 +66,7 @@ cases! {
     repack_open_large
     repack_open_overlap
     repack_order_of_actions
-    repack_partition_refused
+    repack_partition
     repack_policies
     repack_policies_refused
     repack_replica_role

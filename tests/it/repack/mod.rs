@@ -9,6 +9,8 @@ mod interrupted;
 mod leftovers;
 mod load;
 mod options;
+mod partitions;
+mod rebuilt;
 mod settings;
 mod tampered;
 mod trigger;

@@ -147,8 +147,8 @@ async fn what_the_plan_cannot_do_it_says() {
     case.app.exec("DROP MATERIALIZED VIEW m").await;
     let inventory = case.inventory(&t()).await;
     for options in [
-        PlanOptions { fillfactor: Some(5), tablespace: None },
-        PlanOptions { fillfactor: None, tablespace: Some("nowhere".into()) },
+        PlanOptions { fillfactor: Some(5), ..PlanOptions::default() },
+        PlanOptions { tablespace: Some("nowhere".into()), ..PlanOptions::default() },
     ] {
         assert!(plan(&inventory, &options).is_err(), "{options:?}");
     }

@@ -367,7 +367,7 @@ async fn options_change_what_they_name() {
             "CREATE TABLE t (id int PRIMARY KEY, a text) WITH (autovacuum_enabled = false, fillfactor = 90)",
         )
         .await;
-    let steps = case.repack_with(&t(), &PlanOptions { fillfactor: Some(55), tablespace: None }).await;
+    let steps = case.repack_with(&t(), &PlanOptions { fillfactor: Some(55), ..PlanOptions::default() }).await;
     let options =
         case.app.value("SELECT reloptions::text FROM pg_class WHERE oid = 'public.t'::regclass").await;
     assert_eq!(options, "{autovacuum_enabled=false,fillfactor=55}");

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod kinds;
+mod partitions;
 mod refusals;
 mod waiting;
 mod whole;

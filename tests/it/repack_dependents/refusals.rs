@@ -48,11 +48,6 @@ async fn tables_of_the_wrong_sort() {
             &["table public.t: it is partitioned"],
         ),
         by_app(
-            "leaf",
-            "CREATE TABLE p (id int) PARTITION BY LIST (id); CREATE TABLE t PARTITION OF p FOR VALUES IN (1)",
-            &["table public.t: it is a partition of public.p"],
-        ),
-        by_app(
             "child",
             "CREATE TABLE p (id int); CREATE TABLE t (b int) INHERITS (p)",
             &["table public.t: it inherits from public.p"],
@@ -80,6 +75,47 @@ async fn tables_of_the_wrong_sort() {
             "ALTER EXTENSION plpgsql ADD TABLE t",
             &["table public.t: it belongs to extension plpgsql"],
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn partitions_that_cannot_be_exchanged() {
+    const P: &str = "CREATE TABLE p (id int PRIMARY KEY, r int) PARTITION BY LIST (id); CREATE TABLE t PARTITION OF p FOR VALUES IN (1);";
+    let with_p = |name, more: &str, wanted| Refused {
+        name,
+        app: Box::leak(format!("{P} {more}").into_boxed_str()),
+        admin: "",
+        wanted,
+    };
+    refused(&[
+        with_p(
+            "referenced_whole",
+            "CREATE TABLE c (id int REFERENCES p)",
+            &["foreign key c_id_fkey1 on public.c: it references the partitioned table of this partition"],
+        ),
+        with_p(
+            "an_index_less",
+            "CREATE INDEX pr ON ONLY p (r)",
+            &["table public.t: index public.pr of public.p has no usable counterpart"],
+        ),
+        with_p(
+            "deep_default",
+            "CREATE TABLE d PARTITION OF p DEFAULT PARTITION BY LIST (id)",
+            &["table public.d: it is the default partition of public.p and no ordinary table"],
+        ),
+        with_p(
+            "another_key_name",
+            "CREATE TABLE r (id int PRIMARY KEY); ALTER TABLE t ADD CONSTRAINT own FOREIGN KEY (r) REFERENCES r; \
+             ALTER TABLE p ADD CONSTRAINT whole FOREIGN KEY (r) REFERENCES r",
+            &["foreign key own on public.t: it is part of whole of the partitioned table"],
+        ),
+        Refused {
+            name: "parent_of_another",
+            app: P,
+            admin: "ALTER TABLE p OWNER TO other",
+            wanted: &["table public.p: it is the partitioned table of this partition, and belongs to other"],
+        },
     ])
     .await;
 }

@@ -146,7 +146,8 @@ async fn an_invalid_index_is_left_out() {
     let name = TableName::new("public", "t");
     let inventory = case.inventory(&name).await;
     assert!(inventory.indexes.iter().any(|index| index.name == "broken" && !index.valid));
-    let steps = case.repack_with(&name, &PlanOptions { fillfactor: Some(90), tablespace: None }).await;
+    let steps =
+        case.repack_with(&name, &PlanOptions { fillfactor: Some(90), ..PlanOptions::default() }).await;
     assert!(steps.indexes.is_empty());
     let left = case.app.value("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'").await;
     assert_eq!(left, "0");

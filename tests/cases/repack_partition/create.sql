@@ -1,3 +1,4 @@
 CREATE TABLE whole (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE t PARTITION OF whole FOR VALUES FROM (0) TO (1000);
-INSERT INTO whole SELECT i, 1 FROM generate_series(1, 200) i;
+CREATE TABLE rest PARTITION OF whole DEFAULT;
+INSERT INTO whole SELECT i, 1 FROM generate_series(1, 1500) i;
