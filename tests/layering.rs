@@ -82,6 +82,7 @@ const PURE: &[&str] = &[
     "repack/dependents/functions.rs",
     "repack/dependents/grants.rs",
     "repack/dependents/indexes.rs",
+    "repack/dependents/inheritance.rs",
     "repack/dependents/others.rs",
     "repack/dependents/partitions.rs",
     "repack/dependents/policies.rs",

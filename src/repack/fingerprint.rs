@@ -141,6 +141,10 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         partition.default_partition = None;
         book.add(format!("place of table {name} in {}", partition.parent()), &partition);
     }
+    for relative in &inventory.relatives {
+        let other = TableName::new(&relative.schema, &relative.table);
+        book.add(format!("inheritance between {name} and {other}"), relative);
+    }
     for other in inventory.unclaimed() {
         book.add(other.description.clone(), other);
     }

@@ -392,7 +392,7 @@ impl Job<'_> {
         if let Some(there) = relation_oid(&self.session, &self.shadow_name()).await?
             && !self.is_anothers(there).await?
         {
-            shadow::drop_shadow(&self.session, &self.shadow_name()).await?;
+            shadow::drop_shadow(&self.session, self.oid, &self.shadow_name()).await?;
         }
         if state::exists(&self.session).await? {
             state::set_state(&self.session, self.oid, RepackState::Abandoned).await?;

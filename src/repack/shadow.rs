@@ -16,6 +16,7 @@ use crate::flow::slot::{self, HeldSnapshot, SlotKind};
 use crate::model::{Events, Lsn, Oid, TableName};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{ConnectOptions, Session};
+use crate::repack::dependents::inheritance;
 use crate::repack::error::{RepackError, doing};
 use crate::repack::plan::{OLD_SCHEMA, RepackPlan, SHADOW_SCHEMA};
 use crate::repack::state::{self, RepackRow};
@@ -259,8 +260,14 @@ async fn end_walsender(session: &Session, slot: &str) -> Result<(), RepackError>
 }
 
 /// Drops the shadow; nobody but us uses it, so it waits only for an autovacuum that gives way.
-pub(crate) async fn drop_shadow(session: &Session, shadow: &TableName) -> Result<(), RepackError> {
-    bounded(session, &format!("DROP TABLE IF EXISTS {shadow}"), &format!("dropping {shadow}")).await
+pub(crate) async fn drop_shadow(
+    session: &Session,
+    table: Oid,
+    shadow: &TableName,
+) -> Result<(), RepackError> {
+    let template = inheritance::template(table);
+    bounded(session, &format!("DROP TABLE IF EXISTS {shadow}, {template}"), &format!("dropping {shadow}"))
+        .await
 }
 
 /// A statement that wants locks, in bounded attempts with pauses in between, so that nobody queues behind it for long.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dependent, Inventory, Kind, Refusal};
+use super::{Dependent, Inventory, Kind, Refusal, inheritance};
 use crate::model::quote_ident;
 use crate::repack::plan::PlanError;
 use crate::repack::plan::draft::Draft;
@@ -13,7 +13,7 @@ pub(super) const KIND: Kind =
 
 /// $1 the table's oid. `n`: the named NOT NULL constraints of PostgreSQL 18, which LIKE copies.
 pub(super) const QUERY: &str = "SELECT c.oid::int8 AS oid, c.conname AS name, c.contype::text AS type, \
-       pg_get_constraintdef(c.oid) AS definition, c.convalidated AS validated, \
+       pg_get_constraintdef(c.oid) AS definition, c.convalidated AS validated, c.conislocal AS local, \
        NOT c.conislocal OR c.coninhcount > 0 AS inherited, obj_description(c.oid, 'pg_constraint') AS comment \
      FROM pg_constraint c WHERE c.conrelid = $1 AND c.contype IN ('c', 'n') ORDER BY c.conname, c.oid";
 
@@ -33,6 +33,8 @@ pub struct Check {
     pub validated: bool,
     /// It comes from a parent table.
     pub inherited: bool,
+    /// It is the table's own (too).
+    pub local: bool,
     /// Comment.
     pub comment: Option<String>,
 }
@@ -56,7 +58,7 @@ fn claims(_: &Inventory, _: &Dependent) -> bool {
 fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     for check in &inventory.checks {
         let name = quote_ident(&check.name);
-        if check.kind == "c" {
+        if check.kind == "c" && !inheritance::makes(inventory, check) {
             let add = format!("ADD CONSTRAINT {name} {}", check.definition);
             if check.validated {
                 draft.alter_shadow(add);

@@ -96,7 +96,8 @@ pub(crate) fn definitions(inventory: &Inventory, order: &[String]) -> String {
     parts.join(", ")
 }
 
-fn definition(inventory: &Inventory, column: &Column) -> String {
+/// One column, for CREATE TABLE and ADD COLUMN.
+pub(super) fn definition(inventory: &Inventory, column: &Column) -> String {
     let mut text = format!("{} {}", quote_ident(&column.name), column.type_name);
     match column.compression.as_str() {
         "p" => text.push_str(" COMPRESSION pglz"),

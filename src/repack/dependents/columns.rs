@@ -29,7 +29,7 @@ pub(super) const QUERY: &str = concat!(
         WHERE o NOT LIKE 'pg\\_attver=%') AS options, \
        (SELECT format('%I.%I', cn.nspname, co.collname) FROM pg_collation co \
         JOIN pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation) AS collation, \
-       NOT a.attislocal OR a.attinhcount > 0 AS inherited, ",
+       NOT a.attislocal OR a.attinhcount > 0 AS inherited, a.attislocal AS local, ",
     acl!("a.attacl"),
     " AS grants, \
        col_description(a.attrelid, a.attnum) AS comment \
@@ -65,6 +65,8 @@ pub struct Column {
     pub collation: Option<String>,
     /// It comes from a parent table.
     pub inherited: bool,
+    /// It is the table's own (too).
+    pub local: bool,
     /// Grants on the column alone.
     pub grants: Option<Vec<Grant>>,
     /// Comment.

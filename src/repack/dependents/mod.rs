@@ -12,6 +12,7 @@ mod foreign_keys;
 mod functions;
 mod grants;
 mod indexes;
+pub(crate) mod inheritance;
 mod others;
 mod partitions;
 mod policies;
@@ -35,6 +36,7 @@ pub use foreign_keys::ForeignKey;
 pub use functions::Function;
 pub use grants::Grant;
 pub use indexes::{Index, IndexConstraint, IndexTarget};
+pub use inheritance::Relative;
 pub use others::Dependent;
 pub use partitions::{DefaultPartition, Partition};
 pub use policies::Policy;
@@ -89,6 +91,8 @@ pub struct Inventory {
     pub functions: Vec<Function>,
     /// Publications the table is in.
     pub publications: Vec<Publication>,
+    /// Tables it inherits from, and those that inherit from it.
+    pub relatives: Vec<Relative>,
     /// The partitioned table it is a partition of: one or none.
     pub partition_of: Vec<Partition>,
     /// Everything else that the catalogs say hangs on the table or on a part of it, and what the kinds above account for.
@@ -161,6 +165,7 @@ pub const KINDS: &[Kind] = &[
     functions::KIND,
     publications::KIND,
     partitions::KIND,
+    inheritance::KIND,
 ];
 
 impl Inventory {

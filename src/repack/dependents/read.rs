@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
-use super::{Inventory, checks, columns, foreign_keys, functions, indexes, others, partitions, policies};
+use super::{
+    Inventory, checks, columns, foreign_keys, functions, indexes, inheritance, others, partitions, policies,
+};
 use super::{publications, rules, sequences, statistics, table, triggers, views};
 use crate::model::TableName;
 use crate::pg::Session;
@@ -43,7 +45,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     let (
         (columns, sequences, checks, indexes, foreign_keys),
         (statistics, triggers, policies, rules, views),
-        (functions, publications, partition_of, others),
+        (functions, publications, partition_of, relatives, others),
     ) = futures_util::try_join!(
         async {
             futures_util::try_join!(
@@ -68,6 +70,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
                 rows(session, &text, "the functions", functions::QUERY, oid),
                 rows(session, &text, "the publications", publications::QUERY, oid),
                 rows(session, &text, "its place as a partition", partitions::QUERY, oid),
+                rows(session, &text, "its parents and children", inheritance::QUERY, oid),
                 rows(session, &text, "what else hangs on it", others::QUERY, oid),
             )
         },
@@ -90,6 +93,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         functions,
         publications,
         partition_of,
+        relatives,
         others,
     })
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::grants::{Acl, Grant, acl, foreign_grantor};
-use super::{Dependent, Inventory, Kind, Refusal, column_order};
+use super::{Dependent, Inventory, Kind, Refusal, column_order, inheritance};
 use crate::model::quote_ident;
 use crate::repack::plan::PlanError;
 use crate::repack::plan::draft::{Draft, Phase};
@@ -161,9 +161,6 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
         ("r", _) => {}
         _ => refuse("it is no table".into(), None),
     }
-    if !head.partition && !head.parents.is_empty() {
-        refuse(format!("it inherits from {}; not supported yet", head.parents.join(", ")), None);
-    }
     if let Some(method) = head.access_method.as_deref().filter(|method| *method != "heap") {
         refuse(format!("its access method is {method}, only heap is supported"), None);
     }
@@ -249,12 +246,15 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     } else {
         column_order::definitions(inventory, order)
     };
-    draft.create.push(format!(
-        "CREATE {} {shadow} ({columns}) USING heap WITH ({}) TABLESPACE {}",
-        if head.persistence == "u" { "UNLOGGED TABLE" } else { "TABLE" },
-        wanted.loading().join(", "),
-        quote_ident(draft.options.tablespace.as_deref().unwrap_or(&head.tablespace)),
-    ));
+    let sort = if head.persistence == "u" { "UNLOGGED TABLE" } else { "TABLE" };
+    let options = wanted.loading().join(", ");
+    let tablespace = quote_ident(draft.options.tablespace.as_deref().unwrap_or(&head.tablespace));
+    let storage = format!("USING heap WITH ({options}) TABLESPACE {tablespace}");
+    if inheritance::is_child(inventory) {
+        inheritance::create(inventory, draft, (sort, &storage), &options);
+    } else {
+        draft.create.push(format!("CREATE {sort} {shadow} ({columns}) {storage}"));
+    }
     if !draft.options.column_order.is_empty() {
         column_order::storages(inventory).for_each(|storage| draft.alter_shadow(storage));
     }

@@ -182,6 +182,12 @@ impl<'a> Draft<'a> {
         self.table_locks.entry(table.clone()).or_insert(lock);
     }
 
+    /// Locks a table that inherits from ours.
+    pub(crate) fn lock_below(&mut self, table: &TableName, owner: &str, may_lock: bool) {
+        let lock = (Self::SEQUENCES, exclusively(table, owner, may_lock));
+        self.table_locks.entry(table.clone()).or_insert(lock);
+    }
+
     /// Locks a table that references ours.
     pub(crate) fn lock_child(&mut self, table: &TableName, owner: &str, may_lock: bool) {
         let lock = (Self::CHILDREN, exclusively(table, owner, may_lock));

@@ -1,4 +1,4 @@
-//! What kind of table it is: only a permanent, ordinary table that stands alone, or is a partition, can be rebuilt beside itself.
+//! What kind of table it is: only a permanent, ordinary table (or partition) can be rebuilt beside itself.
 
 use super::finding::Finding;
 use crate::capture::auto::Way;
@@ -11,10 +11,6 @@ const CHECK: &str = "kind";
 
 const SHAPE: &str = "\
 SELECT t.typname::text, coalesce(am.amname::text, 'heap'),
-       (SELECT string_agg(h.inhparent::regclass::text, ', ' ORDER BY h.inhseqno)
-          FROM pg_inherits h WHERE h.inhrelid = c.oid),
-       (SELECT string_agg(h.inhrelid::regclass::text, ', ' ORDER BY h.inhrelid)
-          FROM pg_inherits h WHERE h.inhparent = c.oid),
        (SELECT string_agg(e.extname::text, ', ')
           FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
          WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
@@ -29,8 +25,6 @@ SELECT t.typname::text, coalesce(am.amname::text, 'heap'),
 struct Shape {
     of_type: Option<String>,
     access_method: String,
-    parents: Option<String>,
-    children: Option<String>,
     extension: Option<String>,
 }
 
@@ -44,9 +38,7 @@ pub async fn check(session: &Session, table: &TableFacts, ways: &[Way]) -> Resul
     let shape = Shape {
         of_type: cell(row, 0, WHAT)?,
         access_method: cell(row, 1, WHAT)?,
-        parents: cell(row, 2, WHAT)?,
-        children: cell(row, 3, WHAT)?,
-        extension: cell(row, 4, WHAT)?,
+        extension: cell(row, 2, WHAT)?,
     };
     Ok(judge(table, &shape, ways))
 }
@@ -73,12 +65,6 @@ fn judge(table: &TableFacts, shape: &Shape, ways: &[Way]) -> Vec<Finding> {
         'u' => refuse("it is unlogged, so no slot sees its changes".to_owned()),
         't' => refuse("it is temporary, another session cannot read it".to_owned()),
         _ => {}
-    }
-    if let Some(parents) = shape.parents.as_ref().filter(|_| !table.partition) {
-        refuse(format!("it inherits from {parents}, and would lose that"));
-    }
-    if let Some(children) = &shape.children {
-        refuse(format!("{children} inherit from it, and would still inherit from the old table"));
     }
     if let Some(of_type) = &shape.of_type {
         refuse(format!("it is a table OF type {of_type}, and its copy would not be"));
@@ -128,8 +114,6 @@ mod tests {
         }
         let some = |text: &str| Some(text.to_owned());
         for (shape, word) in [
-            (Shape { parents: some("p"), ..heap() }, "inherits from p"),
-            (Shape { children: some("c"), ..heap() }, "c inherit from it"),
             (Shape { of_type: some("y"), ..heap() }, "OF type y"),
             (Shape { access_method: "columnar".into(), ..heap() }, "columnar"),
             (Shape { extension: some("e"), ..heap() }, "extension e"),

@@ -56,7 +56,7 @@ cases! {
     repack_cleanup_refused
     repack_float_digits
     repack_function_refused
-    repack_inheritance_refused
+    repack_inheritance
     repack_key_change
     repack_killed_then_aborted
     repack_killed_then_repacked

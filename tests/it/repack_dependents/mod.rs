@@ -1,6 +1,7 @@
 //! What hangs on a table comes back: read, planned, built beside and exchanged, by a plain owner on a real server.
 
 mod behaviour;
+mod inheritance;
 mod kinds;
 mod partitions;
 mod refusals;

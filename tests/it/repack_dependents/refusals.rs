@@ -48,15 +48,32 @@ async fn tables_of_the_wrong_sort() {
             &["table public.t: it is partitioned"],
         ),
         by_app(
-            "child",
-            "CREATE TABLE p (id int); CREATE TABLE t (b int) INHERITS (p)",
-            &["table public.t: it inherits from public.p"],
+            "child_of_two",
+            "CREATE TABLE p (id int); CREATE TABLE q (v int); CREATE TABLE t (b int) INHERITS (p, q)",
+            &[
+                "table public.p: the table inherits from it and from others",
+                "table public.q: the table inherits from it and from others",
+            ],
         ),
         by_app(
-            "parent",
-            "CREATE TABLE t (id int); CREATE TABLE c (b int) INHERITS (t)",
-            &["table public.c: it inherits from the table"],
+            "parent_of_a_child_of_two",
+            "CREATE TABLE t (id int); CREATE TABLE q (v int); CREATE TABLE c (b int) INHERITS (t, q)",
+            &["table public.c: it inherits from the table and from others"],
         ),
+        by_app(
+            "inherited_not_valid",
+            "CREATE TABLE p (id int); CREATE TABLE t () INHERITS (p); ALTER TABLE p ADD CONSTRAINT k CHECK (id > 0) NOT VALID",
+            &["constraint k on public.t: it is inherited and NOT VALID"],
+        ),
+        Refused {
+            name: "relatives_of_another",
+            app: "CREATE TABLE p (id int); CREATE TABLE t () INHERITS (p); CREATE TABLE c () INHERITS (t)",
+            admin: "ALTER TABLE p OWNER TO other; ALTER TABLE c OWNER TO other",
+            wanted: &[
+                "table public.c: it inherits from the table; it belongs to other",
+                "table public.p: the table inherits from it; it belongs to other",
+            ],
+        },
         by_app(
             "typed",
             "CREATE TYPE y AS (id int); CREATE TABLE t OF y",

@@ -1,0 +1,6 @@
+CREATE TABLE above (id int NOT NULL, v int NOT NULL CHECK (v > 0));
+CREATE TABLE t (PRIMARY KEY (id)) INHERITS (above);
+CREATE TABLE child () INHERITS (t);
+INSERT INTO t SELECT i, 1 FROM generate_series(1, 500) i;
+INSERT INTO child VALUES (9001, 1);
+INSERT INTO above VALUES (9002, 1);

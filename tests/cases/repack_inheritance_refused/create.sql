@@ -1,4 +1,0 @@
-CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL);
-INSERT INTO t SELECT i, 1 FROM generate_series(1, 500) i;
-CREATE TABLE child () INHERITS (t);
-INSERT INTO child VALUES (9001, 1);
