@@ -80,6 +80,7 @@ const PURE: &[&str] = &[
     "repack/dependents/functions.rs",
     "repack/dependents/grants.rs",
     "repack/dependents/indexes.rs",
+    "repack/dependents/matviews.rs",
     "repack/dependents/others.rs",
     "repack/dependents/policies.rs",
     "repack/dependents/publications.rs",

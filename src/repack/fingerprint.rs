@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::{RetryAdvice, TableName, quote_ident};
-use crate::repack::dependents::{Inventory, StorageOptions};
+use crate::repack::dependents::{Inventory, Matview, StorageOptions};
 use crate::repack::plan::PlanOptions;
 
 /// What is left out, wherever it stands.
@@ -122,6 +122,9 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
     for view in &inventory.views {
         book.add(format!("view {}", view.place()), view);
     }
+    for view in &inventory.matviews {
+        book.add(format!("materialized view {}", view.place()), &plain(view));
+    }
     for function in &inventory.functions {
         book.add(format!("function {}", function.signature), function);
     }
@@ -132,6 +135,18 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         book.add(other.description.clone(), other);
     }
     book.close()
+}
+
+/// A materialized view without what makes no difference.
+fn plain(view: &Matview) -> Matview {
+    let mut view = view.clone();
+    view.grants.get_or_insert_with(|| view.standard_grants.clone());
+    view.indexes.retain(|index| index.valid);
+    view.indexes.sort_by(|a, b| a.name.cmp(&b.name));
+    for column in &mut view.columns {
+        column.grants = column.grants.take().filter(|grants| !grants.is_empty());
+    }
+    view
 }
 
 /// The fingerprint a table will have after a repack with these options.

@@ -11,6 +11,7 @@ mod foreign_keys;
 mod functions;
 mod grants;
 mod indexes;
+mod matviews;
 mod others;
 mod policies;
 mod publications;
@@ -33,6 +34,7 @@ pub use foreign_keys::ForeignKey;
 pub use functions::Function;
 pub use grants::Grant;
 pub use indexes::{Index, IndexConstraint, IndexTarget};
+pub use matviews::Matview;
 pub use others::Dependent;
 pub use policies::Policy;
 pub use publications::{Publication, PublicationScope};
@@ -80,8 +82,10 @@ pub struct Inventory {
     pub policies: Vec<Policy>,
     /// Rules of the table, and of others that name it.
     pub rules: Vec<Rule>,
-    /// Views that name the table themselves.
+    /// Views that name the table, or one of the materialized views, themselves.
     pub views: Vec<View>,
+    /// Materialized views that are made again with the table.
+    pub matviews: Vec<Matview>,
     /// Functions and procedures whose body is bound to the table.
     pub functions: Vec<Function>,
     /// Publications the table is in.
@@ -151,6 +155,7 @@ pub const KINDS: &[Kind] = &[
     statistics::KIND,
     triggers::KIND,
     views::KIND,
+    matviews::KIND,
     policies::KIND,
     rules::KIND,
     functions::KIND,

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
-use super::{Inventory, checks, columns, foreign_keys, functions, indexes, others, policies, publications};
-use super::{rules, sequences, statistics, table, triggers, views};
+use super::{Inventory, Matview, checks, columns, foreign_keys, functions, indexes, matviews, others};
+use super::{policies, publications, rules, sequences, statistics, table, triggers, views};
 use crate::model::TableName;
 use crate::pg::Session;
 
@@ -35,7 +35,7 @@ pub async fn read(session: &Session, name: &TableName) -> Result<Inventory, Depe
 }
 
 /// The same in the transaction the session is in (the exchange looks at its own work). Its `search_path` must show nothing outside
-/// `pg_catalog`. The queries are sent together: two round trips.
+/// `pg_catalog`. The queries are sent together: two round trips, three where there are materialized views.
 pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory, DependentsError> {
     let text = name.to_string();
     let head = one::<table::Found>(session, &text, table::QUERY, &[&name.schema, &name.table]).await?;
@@ -43,7 +43,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     let (
         (columns, sequences, checks, indexes, foreign_keys),
         (statistics, triggers, policies, rules, views),
-        (functions, publications, others),
+        (mut matviews, functions, publications, others),
     ) = futures_util::try_join!(
         async {
             futures_util::try_join!(
@@ -65,12 +65,14 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         },
         async {
             futures_util::try_join!(
+                rows::<Matview>(session, &text, "the materialized views", matviews::QUERY, oid),
                 rows(session, &text, "the functions", functions::QUERY, oid),
                 rows(session, &text, "the publications", publications::QUERY, oid),
                 rows(session, &text, "what else hangs on it", others::QUERY, oid),
             )
         },
     )?;
+    futures_util::future::try_join_all(matviews.iter_mut().map(|view| parts(session, &text, view))).await?;
     Ok(Inventory {
         oid,
         table: name.clone(),
@@ -86,10 +88,21 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         policies,
         rules,
         views,
+        matviews,
         functions,
         publications,
         others,
     })
+}
+
+/// What a materialized view has as a table has it.
+async fn parts(session: &Session, table: &str, view: &mut Matview) -> Result<(), DependentsError> {
+    (view.columns, view.indexes, view.statistics) = futures_util::try_join!(
+        rows(session, table, "the columns of a materialized view", columns::QUERY, view.oid),
+        rows(session, table, "the indexes of a materialized view", indexes::QUERY, view.oid),
+        rows(session, table, "the statistics of a materialized view", statistics::QUERY, view.oid),
+    )?;
+    Ok(())
 }
 
 /// Boxed: a dozen of them in one future would be large.

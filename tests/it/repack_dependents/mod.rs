@@ -4,5 +4,5 @@ mod behaviour;
 mod kinds;
 mod refusals;
 mod waiting;
-mod whole;
-mod world;
+pub(crate) mod whole;
+pub(crate) mod world;

@@ -89,8 +89,23 @@ async fn objects_that_cannot_be_carried_over() {
     refused(&[
         by_app(
             "matview",
-            "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE MATERIALIZED VIEW mv AS SELECT id FROM t; CREATE VIEW v AS SELECT * FROM mv",
-            &["materialized view public.mv: it reads the table"],
+            "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE MATERIALIZED VIEW m1 AS SELECT id FROM t; \
+             CREATE MATERIALIZED VIEW m2 AS SELECT * FROM m1; REFRESH MATERIALIZED VIEW m1 WITH NO DATA; \
+             CREATE MATERIALIZED VIEW m3 AS SELECT 'public.t'::regclass, id FROM t; CREATE SCHEMA o; \
+             CREATE MATERIALIZED VIEW o.t AS SELECT id FROM t; \
+             CREATE FUNCTION f(m1) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            &[
+                "materialized view o.t: its name, or that of an index or statistics of it, is in another schema one of the table's",
+                "materialized view public.m2: it is filled, but reads one that is not",
+                "materialized view public.m3: its query has a regclass constant of the table",
+                "function public.f(public.m1): its signature or body uses the table's row type",
+            ],
+        ),
+        by_app(
+            "matview_forced",
+            "CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; \
+             CREATE MATERIALIZED VIEW m AS SELECT id FROM t",
+            &["materialized view public.m: the table forces row level security on its owner"],
         ),
         by_app(
             "atomic_of_the_row_type",
@@ -226,7 +241,7 @@ async fn all_at_once_and_nothing_twice() {
     case.app
         .exec(
             "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE o (id int); \
-             CREATE MATERIALIZED VIEW m AS SELECT id, a FROM t; CREATE CONSTRAINT TRIGGER x AFTER INSERT ON o FROM t FOR EACH ROW EXECUTE FUNCTION tf(); \
+             CREATE DOMAIN d AS t; CREATE CONSTRAINT TRIGGER x AFTER INSERT ON o FROM t FOR EACH ROW EXECUTE FUNCTION tf(); \
              CREATE FUNCTION f(t, t[]) RETURNS t LANGUAGE sql AS 'SELECT $1'",
         )
         .await;
