@@ -76,6 +76,7 @@ const PURE: &[&str] = &[
     "repack/preflight/space.rs",
     "repack/dependents/checks.rs",
     "repack/dependents/columns.rs",
+    "repack/dependents/defaults.rs",
     "repack/dependents/foreign_keys.rs",
     "repack/dependents/functions.rs",
     "repack/dependents/grants.rs",

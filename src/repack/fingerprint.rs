@@ -88,6 +88,10 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         let place = format!("{}.{}", quote_ident(&sequence.schema), quote_ident(&sequence.name));
         book.add(format!("sequence {place}"), &sequence);
     }
+    for default in &inventory.defaults {
+        let column = quote_ident(&default.column);
+        book.add(format!("default of column {}.{column}", default.place()), default);
+    }
     for check in &inventory.checks {
         book.add(format!("constraint {} on {name}", quote_ident(&check.name)), check);
     }
@@ -108,7 +112,7 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         book.add(format!("statistics {}", statistics.sql_name), statistics);
     }
     for trigger in &inventory.triggers {
-        book.add(format!("trigger {} on {name}", quote_ident(&trigger.name)), trigger);
+        book.add(format!("trigger {} on {}", quote_ident(&trigger.name), trigger.place()), trigger);
     }
     for policy in &inventory.policies {
         let mut policy = policy.clone();

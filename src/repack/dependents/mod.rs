@@ -6,6 +6,7 @@
 
 mod checks;
 mod columns;
+mod defaults;
 mod error;
 mod foreign_keys;
 mod functions;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use checks::Check;
 pub use columns::Column;
+pub use defaults::Default;
 pub use error::DependentsError;
 pub use foreign_keys::ForeignKey;
 pub use functions::Function;
@@ -68,6 +70,8 @@ pub struct Inventory {
     pub columns: Vec<Column>,
     /// Sequences of identity columns and sequences OWNED BY a column.
     pub sequences: Vec<Sequence>,
+    /// Defaults of other tables that draw from an identity sequence of the table.
+    pub defaults: Vec<Default>,
     /// CHECK constraints, and named NOT NULL constraints (PostgreSQL 18).
     pub checks: Vec<Check>,
     /// Indexes in the order of their oids, with the constraints they belong to.
@@ -76,7 +80,7 @@ pub struct Inventory {
     pub foreign_keys: Vec<ForeignKey>,
     /// Extended statistics.
     pub statistics: Vec<Statistics>,
-    /// Triggers, without those that make constraints work.
+    /// Triggers of the table, and constraint triggers of others FROM it, without those that make constraints work.
     pub triggers: Vec<Trigger>,
     /// Policies of the table, and of others that name it.
     pub policies: Vec<Policy>,
@@ -149,6 +153,7 @@ pub const KINDS: &[Kind] = &[
     table::KIND,
     columns::KIND,
     sequences::KIND,
+    defaults::KIND,
     checks::KIND,
     indexes::KIND,
     foreign_keys::KIND,

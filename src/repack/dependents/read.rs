@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
-use super::{Inventory, Matview, checks, columns, foreign_keys, functions, indexes, matviews, others};
+use super::{
+    Inventory, Matview, checks, columns, defaults, foreign_keys, functions, indexes, matviews, others,
+};
 use super::{policies, publications, rules, sequences, statistics, table, triggers, views};
 use crate::model::TableName;
 use crate::pg::Session;
@@ -43,7 +45,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     let (
         (columns, sequences, checks, indexes, foreign_keys),
         (statistics, triggers, policies, rules, views),
-        (mut matviews, functions, publications, others),
+        (defaults, mut matviews, functions, publications, others),
     ) = futures_util::try_join!(
         async {
             futures_util::try_join!(
@@ -65,6 +67,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         },
         async {
             futures_util::try_join!(
+                rows(session, &text, "the defaults of other tables", defaults::QUERY, oid),
                 rows::<Matview>(session, &text, "the materialized views", matviews::QUERY, oid),
                 rows(session, &text, "the functions", functions::QUERY, oid),
                 rows(session, &text, "the publications", publications::QUERY, oid),
@@ -80,6 +83,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         head: head.head,
         columns,
         sequences,
+        defaults,
         checks,
         indexes,
         foreign_keys,

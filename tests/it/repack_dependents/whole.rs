@@ -45,6 +45,8 @@ pub(crate) const EVERYTHING: &str = "
     CREATE TRIGGER off AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION nothing();
     ALTER TABLE t DISABLE TRIGGER off;
     CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION nothing();
+    CREATE TABLE counted (n int DEFAULT nextval('t_id_seq'), m int DEFAULT nextval('t_serial_seq'));
+    CREATE CONSTRAINT TRIGGER from_t AFTER INSERT ON counted FROM t FOR EACH ROW EXECUTE FUNCTION nothing();
     CREATE VIEW v1 AS SELECT id, amount, note FROM t WHERE amount > 0 WITH CHECK OPTION;
     CREATE VIEW v2 WITH (security_barrier) AS SELECT v1.id, t.email FROM v1 JOIN t USING (id);
     CREATE VIEW v3 AS SELECT * FROM v2;
@@ -65,7 +67,7 @@ pub(crate) const EVERYTHING: &str = "
     GRANT EXECUTE ON PROCEDURE forget(bigint) TO writer; COMMENT ON FUNCTION total() IS 'total';
     CREATE PUBLICATION pub FOR TABLE t (id, serial, amount, note), customers;
     GRANT SELECT ON t, v1, v2, v3 TO reader; GRANT INSERT, UPDATE ON t TO writer WITH GRANT OPTION;
-    GRANT SELECT (id, note) ON t TO writer; GRANT USAGE ON SEQUENCE t_id_seq, t_serial_seq, free TO writer;
+    GRANT SELECT (id, note) ON t TO writer; GRANT INSERT ON counted TO writer; GRANT USAGE ON SEQUENCE t_id_seq, t_serial_seq, free TO writer;
     COMMENT ON TABLE t IS 'everything'; COMMENT ON COLUMN t.note IS 'note'; COMMENT ON INDEX by_doc IS 'doc';
     COMMENT ON CONSTRAINT later ON t IS 'later'; COMMENT ON TRIGGER off ON t IS 'off'; COMMENT ON STATISTICS pairs IS 'pairs';
     COMMENT ON CONSTRAINT lines_t_id_fkey ON lines IS 'in'; COMMENT ON CONSTRAINT t_up_fkey ON t IS 'self'";
@@ -94,6 +96,7 @@ async fn everything_at_once_again_and_again() {
                 "materialized view public.m2",
                 "materialized view public.m1",
                 "table public.audit",
+                "table public.counted",
                 "table public.lines",
                 "table public.t",
                 "sequence public.t_id_seq",
@@ -104,6 +107,9 @@ async fn everything_at_once_again_and_again() {
         );
         let writer = world.user("everything", "writer").await;
         writer.exec("INSERT INTO t (customer, amount, span) VALUES (1, 5, NULL)").await;
+        writer.exec("INSERT INTO counted DEFAULT VALUES").await;
+        let drawn = "SELECT (SELECT max(n) FROM counted) = last_value FROM t_id_seq";
+        assert_eq!(case.admin.value(drawn).await, "t");
         assert_eq!(writer.value("SELECT note FROM t ORDER BY id DESC LIMIT 1").await, "seen");
         let reader = world.user("everything", "reader").await;
         reader
