@@ -79,45 +79,44 @@ pub struct Dependent {
 }
 
 impl Dependent {
-    /// Why it stands in the way.
+    /// Why it stands in the way, and the way out.
     pub(super) fn refusal(&self) -> Refusal {
+        const AGAIN: &str = "drop it and make it again after the repack";
         let relation = self.relation.as_deref().unwrap_or_default();
+        let kind = match self.relation_kind.as_deref() {
+            Some("v") => "view",
+            Some("m") => "materialized view",
+            Some("c") => "type",
+            _ => "table",
+        };
+        let object = format!("{kind} {relation}");
+        let described = self.description.clone();
         let by_type = self.part_class == "pg_type";
-        let yet = "not supported yet";
-        match (self.class.as_str(), self.relation_kind.as_deref()) {
-            ("pg_rewrite", Some("m")) if by_type => Refusal::new(
-                format!("materialized view {relation}"),
-                format!("it uses the table's row type; {yet}"),
-            ),
-            ("pg_rewrite", Some("v")) if by_type => {
-                Refusal::new(format!("view {relation}"), format!("it uses the table's row type; {yet}"))
+        match self.class.as_str() {
+            "pg_rewrite" if by_type => {
+                let reason = "it uses the table's row type, which is another one afterwards";
+                Refusal::new(object, reason).remedy(AGAIN)
             }
-            ("pg_rewrite", _) => {
-                Refusal::new(self.description.clone(), format!("it uses {}; {yet}", self.part))
+            "pg_proc" if by_type => {
+                let reason =
+                    "its signature or body uses the table's row type, which is another one afterwards";
+                Refusal::new(described, reason).remedy(AGAIN)
             }
-            ("pg_proc", _) if by_type => Refusal::new(
-                self.description.clone(),
-                format!("its signature or body uses the table's row type; {yet}"),
-            ),
-            ("pg_proc", _) => {
-                Refusal::new(self.description.clone(), format!("it depends on {}; {yet}", self.part))
+            "pg_class" if by_type && matches!(kind, "view" | "materialized view") => {
+                let reason = "a column of it has the table's row type, which is another one afterwards";
+                Refusal::new(object, reason)
+                    .remedy(format!("name the columns instead of the whole row, or {AGAIN}"))
             }
-            ("pg_class", Some("r" | "p" | "f")) if !by_type => {
-                Refusal::new(format!("table {relation}"), format!("it inherits from the table; {yet}"))
+            "pg_class" if by_type => {
+                let reason = "a column of it has the table's row type, so it would have to be rewritten while it is locked";
+                Refusal::new(object, reason)
+                    .remedy("give the column a type of its own (CREATE TYPE … AS), or jsonb")
             }
-            ("pg_class", Some("v")) if by_type => Refusal::new(
-                format!("view {relation}"),
-                format!("a column of it has the table's row type; {yet}"),
-            ),
-            ("pg_class", Some("m")) if by_type => Refusal::new(
-                format!("materialized view {relation}"),
-                format!("a column of it has the table's row type; {yet}"),
-            ),
-            ("pg_class", _) if by_type => Refusal::new(
-                format!("table {relation}"),
-                format!("a column of it has the table's row type; {yet}"),
-            ),
-            _ => Refusal::new(self.description.clone(), format!("it depends on {}; {yet}", self.part)),
+            "pg_class" if matches!(self.relation_kind.as_deref(), Some("r" | "p" | "f")) => {
+                Refusal::new(object, "it inherits from the table; not supported yet")
+            }
+            _ => Refusal::new(described, format!("it depends on {}; not supported yet", self.part))
+                .remedy(AGAIN),
         }
     }
 }
