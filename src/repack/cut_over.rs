@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::model::Oid;
 use crate::repack::blockers::Blockers;
 use crate::repack::error::RepackError;
+use crate::repack::fill;
 use crate::repack::runner::{Job, control_session};
 use crate::repack::shadow::relation_oid;
 use crate::repack::state;
@@ -40,11 +41,12 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
     let mut last = Outcome::Blocked(Blockers::default());
     // Once: no snapshot that begins later is older than the copy.
     old_snapshots(job).await?;
+    let mut filled = fill::fill(job).await?;
     for attempt in 1..=attempts {
         steps::converge(job).await?;
         job.report.swap_attempts = attempt;
         let pid = swap::backend_pid(&job.session).await?;
-        match Box::pin(once(job, pid, lock_timeout)).await? {
+        match Box::pin(once(job, pid, lock_timeout, &filled)).await? {
             Outcome::Swapped { lock_ms } => {
                 job.report.lock_ms = lock_ms;
                 return Ok(());
@@ -57,6 +59,9 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
                 };
             }
             outcome => {
+                if matches!(outcome, Outcome::Stale) {
+                    filled = fill::fill(job).await?;
+                }
                 tell(job, attempt, attempts, &outcome).await?;
                 last = outcome;
             }
@@ -71,6 +76,12 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
         Outcome::Blocked(blockers) => {
             RepackError::NotGranted { table: job.table.clone(), attempts, blocked_by: blockers.described() }
         }
+        Outcome::Stale => RepackError::OutOfTime {
+            table: job.table.clone(),
+            attempts,
+            limit_ms: job.options.run.max_lock.as_millis(),
+            during: "others filled its materialized views",
+        },
         Outcome::OutOfTime(during) => RepackError::OutOfTime {
             table: job.table.clone(),
             attempts,
@@ -83,7 +94,13 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
     })
 }
 
-async fn once(job: &mut Job<'_>, pid: i32, lock_timeout: Duration) -> Result<Outcome, RepackError> {
+async fn once(
+    job: &mut Job<'_>,
+    pid: i32,
+    lock_timeout: Duration,
+    filled: &str,
+) -> Result<Outcome, RepackError> {
+    let views = fill::old_views(job)?;
     let Some(mut following) = job.following.take() else {
         return Err(RepackError::Internal("nobody applies changes".to_owned()));
     };
@@ -97,6 +114,7 @@ async fn once(job: &mut Job<'_>, pid: i32, lock_timeout: Duration) -> Result<Out
         plan: &definition.plan,
         before: &definition.fingerprint,
         wanted: &definition.wanted,
+        filled: (&views, filled),
         lock_timeout,
         max_lock: job.options.run.max_lock,
         resolution: job.options.settings.deadlock_resolution,
@@ -149,6 +167,7 @@ async fn tell(job: &mut Job<'_>, attempt: u32, attempts: u32, outcome: &Outcome)
             };
             (blockers, format!("the locks were not granted, in the way: {who}"))
         }
+        Outcome::Stale => (&none, "a materialized view was filled meanwhile; filled again".to_owned()),
         Outcome::OutOfTime(during) => (&none, format!("it ran out of time while {during}")),
         Outcome::Swapped { .. } | Outcome::Lost(_) => return Ok(()),
     };

@@ -293,6 +293,7 @@ fn statements(plan: &RepackPlan) -> Statements {
             .chain(plan.create.iter().cloned())
             .chain(indexes)
             .chain(plan.finish.iter().cloned())
+            .chain(plan.refresh.iter().map(|view| format!("REFRESH MATERIALIZED VIEW {view}")))
             .collect(),
         locks: plan.locks.iter().map(|lock| lock.statement.clone()).collect(),
         exchange: plan.exchange.clone(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::{RetryAdvice, TableName, quote_ident};
-use crate::repack::dependents::{Inventory, StorageOptions};
+use crate::repack::dependents::{Inventory, Matview, StorageOptions};
 use crate::repack::plan::PlanOptions;
 
 /// What is left out, wherever it stands.
@@ -88,6 +88,10 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         let place = format!("{}.{}", quote_ident(&sequence.schema), quote_ident(&sequence.name));
         book.add(format!("sequence {place}"), &sequence);
     }
+    for default in &inventory.defaults {
+        let column = quote_ident(&default.column);
+        book.add(format!("default of column {}.{column}", default.place()), default);
+    }
     for check in &inventory.checks {
         book.add(format!("constraint {} on {name}", quote_ident(&check.name)), check);
     }
@@ -110,7 +114,7 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         book.add(format!("statistics {}", statistics.sql_name), &statistics);
     }
     for trigger in &inventory.triggers {
-        book.add(format!("trigger {} on {name}", quote_ident(&trigger.name)), trigger);
+        book.add(format!("trigger {} on {}", quote_ident(&trigger.name), trigger.place()), trigger);
     }
     for policy in &inventory.policies {
         let mut policy = policy.clone();
@@ -124,9 +128,22 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
     for view in &inventory.views {
         book.add(format!("view {}", view.place()), view);
     }
+    for view in &inventory.matviews {
+        book.add(format!("materialized view {}", view.place()), &plain(view));
+    }
     for function in &inventory.functions {
         book.add(format!("function {}", function.signature), function);
     }
+    places(inventory, &mut book);
+    for other in inventory.unclaimed() {
+        book.add(other.description.clone(), other);
+    }
+    book.close()
+}
+
+/// What the table is a member of: publications, partitioned tables, inheritance.
+fn places(inventory: &Inventory, book: &mut Book) {
+    let name = &inventory.table;
     for publication in &inventory.publications {
         let mut publication = publication.clone();
         // A set, told in the order of the table.
@@ -145,10 +162,18 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         let other = TableName::new(&relative.schema, &relative.table);
         book.add(format!("inheritance between {name} and {other}"), relative);
     }
-    for other in inventory.unclaimed() {
-        book.add(other.description.clone(), other);
+}
+
+/// A materialized view without what makes no difference.
+fn plain(view: &Matview) -> Matview {
+    let mut view = view.clone();
+    view.grants.get_or_insert_with(|| view.standard_grants.clone());
+    view.indexes.retain(|index| index.valid);
+    view.indexes.sort_by(|a, b| a.name.cmp(&b.name));
+    for column in &mut view.columns {
+        column.grants = column.grants.take().filter(|grants| !grants.is_empty());
     }
-    book.close()
+    view
 }
 
 /// The fingerprint a table will have after a repack with these options.

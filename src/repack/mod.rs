@@ -11,6 +11,7 @@ mod cut_over;
 pub mod dependents;
 pub mod dry_run;
 pub mod error;
+mod fill;
 pub mod fingerprint;
 mod indexes;
 pub mod job;

@@ -63,6 +63,8 @@ pub struct RepackPlan {
     pub indexes: Vec<IndexBuild>,
     /// After all indexes are there, still online.
     pub finish: Vec<String>,
+    /// Materialized views over the shadow, each after those it reads: to fill shortly before the exchange.
+    pub refresh: Vec<TableName>,
     /// Locks of the exchange in the order in which readers and writers take them. The first statements of its transaction.
     pub locks: Vec<LockStep>,
     /// After the last changes are applied: the exchange, in the transaction of `locks`. No statement here waits for a lock that `locks` could

@@ -265,9 +265,19 @@ pub(crate) async fn drop_shadow(
     table: Oid,
     shadow: &TableName,
 ) -> Result<(), RepackError> {
+    // The materialized views that were made over it; what anybody else made over it stays in the way.
+    let over = "WITH RECURSIVE over(oid) AS (SELECT pg_catalog.to_regclass($1)::oid UNION SELECT r.ev_class FROM over o \
+        JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = o.oid \
+          AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+        JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class c ON c.oid = r.ev_class \
+        WHERE c.relkind = 'm' AND c.relnamespace = pg_catalog.to_regnamespace($2)) \
+        SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', $2, c.relname), ', ') \
+        FROM over JOIN pg_catalog.pg_class c ON c.oid = over.oid AND c.relkind = 'm'";
+    let views: Option<String> = session.query_one(over, &[&shadow.to_string(), &OURS]).await?.try_get(0)?;
+    let views = views.map_or_else(String::new, |views| format!("DROP MATERIALIZED VIEW {views}; "));
     let template = inheritance::template(table);
-    bounded(session, &format!("DROP TABLE IF EXISTS {shadow}, {template}"), &format!("dropping {shadow}"))
-        .await
+    let drop = format!("{views}DROP TABLE IF EXISTS {shadow}, {template}");
+    bounded(session, &drop, &format!("dropping {shadow}")).await
 }
 
 /// A statement that wants locks, in bounded attempts with pauses in between, so that nobody queues behind it for long.

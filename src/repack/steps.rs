@@ -192,7 +192,7 @@ pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) 
 }
 
 /// Does `work` while changes are read; ends with them.
-async fn beside<T>(
+pub(crate) async fn beside<T>(
     following: &mut Option<Following>,
     work: impl Future<Output = Result<T, RepackError>>,
 ) -> Result<T, RepackError> {

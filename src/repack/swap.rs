@@ -15,6 +15,7 @@ use crate::repack::blockers::{self, Blockers};
 use crate::repack::catch_up::Following;
 use crate::repack::dependents::{self, Inventory};
 use crate::repack::error::RepackError;
+use crate::repack::fill;
 use crate::repack::fingerprint::{Fingerprint, fingerprint};
 use crate::repack::options::DeadlockResolution;
 use crate::repack::plan::RepackPlan;
@@ -35,6 +36,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) before: &'a Fingerprint,
     /// Of the table as it is to be.
     pub(crate) wanted: &'a Fingerprint,
+    /// Materialized views of the table, and what told how they were filled when those of the shadow were.
+    pub(crate) filled: (&'a [Oid], &'a str),
     /// The wait for one lock.
     pub(crate) lock_timeout: Duration,
     /// From the first lock to the commit.
@@ -52,6 +55,8 @@ pub(crate) enum Outcome {
     },
     /// A lock was not granted.
     Blocked(Blockers),
+    /// A materialized view was filled since that of the shadow was.
+    Stale,
     /// It was not done in time; this was being done.
     OutOfTime(&'static str),
     /// The connection broke, or the server ended the session: what happened is to be read from the database.
@@ -159,6 +164,15 @@ impl Attempt<'_> {
         let differences = self.before.differences(&fingerprint(&now?));
         if !differences.is_empty() {
             return Err(RepackError::Changed { table: self.table.clone(), differences });
+        }
+        let (views, marks) = self.filled;
+        if !views.is_empty() {
+            let Ok(now) = timeout_at(deadline, fill::marks(session, views)).await else {
+                return Ok(Outcome::OutOfTime(READING));
+            };
+            if now? != marks {
+                return Ok(Outcome::Stale);
+            }
         }
         let ours = publications(self.slot);
         let publishing = state::is_published_as_before(session, self.oid, &ours);

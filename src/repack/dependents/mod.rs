@@ -7,12 +7,14 @@
 mod checks;
 pub(crate) mod column_order;
 mod columns;
+mod defaults;
 mod error;
 mod foreign_keys;
 mod functions;
 mod grants;
 mod indexes;
 pub(crate) mod inheritance;
+mod matviews;
 mod others;
 mod partitions;
 mod policies;
@@ -31,12 +33,14 @@ use serde::{Deserialize, Serialize};
 
 pub use checks::Check;
 pub use columns::Column;
+pub use defaults::Default;
 pub use error::DependentsError;
 pub use foreign_keys::ForeignKey;
 pub use functions::Function;
 pub use grants::Grant;
 pub use indexes::{Index, IndexConstraint, IndexTarget};
 pub use inheritance::Relative;
+pub use matviews::Matview;
 pub use others::Dependent;
 pub use partitions::{DefaultPartition, Partition};
 pub use policies::Policy;
@@ -71,6 +75,8 @@ pub struct Inventory {
     pub columns: Vec<Column>,
     /// Sequences of identity columns and sequences OWNED BY a column.
     pub sequences: Vec<Sequence>,
+    /// Defaults of other tables that draw from an identity sequence of the table.
+    pub defaults: Vec<Default>,
     /// CHECK constraints, and named NOT NULL constraints (PostgreSQL 18).
     pub checks: Vec<Check>,
     /// Indexes in the order of their oids, with the constraints they belong to.
@@ -79,14 +85,16 @@ pub struct Inventory {
     pub foreign_keys: Vec<ForeignKey>,
     /// Extended statistics.
     pub statistics: Vec<Statistics>,
-    /// Triggers, without those that make constraints work.
+    /// Triggers of the table, and constraint triggers of others FROM it, without those that make constraints work.
     pub triggers: Vec<Trigger>,
     /// Policies of the table, and of others that name it.
     pub policies: Vec<Policy>,
     /// Rules of the table, and of others that name it.
     pub rules: Vec<Rule>,
-    /// Views that name the table themselves.
+    /// Views that name the table, or one of the materialized views, themselves.
     pub views: Vec<View>,
+    /// Materialized views that are made again with the table.
+    pub matviews: Vec<Matview>,
     /// Functions and procedures whose body is bound to the table.
     pub functions: Vec<Function>,
     /// Publications the table is in.
@@ -154,12 +162,14 @@ pub const KINDS: &[Kind] = &[
     table::KIND,
     columns::KIND,
     sequences::KIND,
+    defaults::KIND,
     checks::KIND,
     indexes::KIND,
     foreign_keys::KIND,
     statistics::KIND,
     triggers::KIND,
     views::KIND,
+    matviews::KIND,
     policies::KIND,
     rules::KIND,
     functions::KIND,

@@ -3,20 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
+use super::matviews::exchanged;
 
-/// $1 the table's oid. Parts are what a repack makes again or moves with the table; the table's own shadow and its old
+/// $1 the table's oid. Parts (of the table, and of the materialized views that are made again with it) are what a repack makes again or moves with the table; the table's own shadow and its old
 /// self, whose defaults use the same owned sequences, are left out.
-pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS composite, t.typarray AS list FROM pg_type t WHERE t.typrelid = $1), \
+pub(super) const QUERY: &str = concat!(
+    exchanged!(),
+    ", own AS (SELECT t.oid AS composite, t.typarray AS list FROM pg_type t \
+       WHERE t.typrelid IN (SELECT oid FROM exchanged)), \
      parts (classid, objid) AS ( \
-       SELECT 'pg_class'::regclass, $1 \
+       SELECT 'pg_class'::regclass, oid FROM exchanged \
        UNION SELECT 'pg_type'::regclass, composite FROM own UNION SELECT 'pg_type'::regclass, list FROM own \
-       UNION SELECT 'pg_class'::regclass, reltoastrelid FROM pg_class WHERE oid = $1 \
-       UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN ($1, (SELECT nullif(reltoastrelid, 0) FROM pg_class WHERE oid = $1)) \
+       UNION SELECT 'pg_class'::regclass, reltoastrelid FROM pg_class WHERE oid IN (SELECT oid FROM exchanged) \
+       UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN (SELECT unnest(ARRAY[c.oid, nullif(c.reltoastrelid, 0)]) FROM exchanged e JOIN pg_class c ON c.oid = e.oid) \
        UNION SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1 \
        UNION SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = $1 \
        UNION SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = $1 OR tgisinternal AND tgconstraint IN \
          (SELECT oid FROM pg_constraint WHERE conrelid = $1) \
-       UNION SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid = $1 \
+       UNION SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM exchanged) \
        UNION SELECT 'pg_class'::regclass, s.oid FROM pg_depend q JOIN pg_class s ON s.oid = q.objid AND s.relkind = 'S' \
          WHERE q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = $1 \
            AND q.refobjsubid > 0 AND q.deptype IN ('a', 'i')), \
@@ -42,7 +46,8 @@ pub(super) const QUERY: &str = "WITH own AS (SELECT t.oid AS composite, t.typarr
      FROM placed p LEFT JOIN pg_class r ON r.oid = p.relation LEFT JOIN pg_namespace n ON n.oid = r.relnamespace \
      WHERE r.oid IS NULL OR r.oid = $1 OR n.nspname NOT IN ('repcloud_new', 'repcloud_old') \
        OR r.relname <> (SELECT relname FROM pg_class WHERE oid = $1) \
-     ORDER BY 1, pg_describe_object(p.classid, p.objid, 0), 3, 5";
+     ORDER BY 1, pg_describe_object(p.classid, p.objid, 0), 3, 5"
+);
 
 /// One object that depends on the table or on a part of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,44 +79,44 @@ pub struct Dependent {
 }
 
 impl Dependent {
-    /// Why it stands in the way.
+    /// Why it stands in the way, and the way out.
     pub(super) fn refusal(&self) -> Refusal {
+        const AGAIN: &str = "drop it and make it again after the repack";
         let relation = self.relation.as_deref().unwrap_or_default();
+        let kind = match self.relation_kind.as_deref() {
+            Some("v") => "view",
+            Some("m") => "materialized view",
+            Some("c") => "type",
+            _ => "table",
+        };
+        let object = format!("{kind} {relation}");
+        let described = self.description.clone();
         let by_type = self.part_class == "pg_type";
-        let yet = "not supported yet";
-        match (self.class.as_str(), self.relation_kind.as_deref()) {
-            ("pg_rewrite", Some("m")) => {
-                Refusal::new(format!("materialized view {relation}"), format!("it reads the table; {yet}"))
+        match self.class.as_str() {
+            "pg_rewrite" if by_type => {
+                let reason = "it uses the table's row type, which is another one afterwards";
+                Refusal::new(object, reason).remedy(AGAIN)
             }
-            ("pg_rewrite", Some("v")) if by_type => {
-                Refusal::new(format!("view {relation}"), format!("it uses the table's row type; {yet}"))
+            "pg_proc" if by_type => {
+                let reason =
+                    "its signature or body uses the table's row type, which is another one afterwards";
+                Refusal::new(described, reason).remedy(AGAIN)
             }
-            ("pg_rewrite", _) => {
-                Refusal::new(self.description.clone(), format!("it uses {}; {yet}", self.part))
+            "pg_class" if by_type && matches!(kind, "view" | "materialized view") => {
+                let reason = "a column of it has the table's row type, which is another one afterwards";
+                Refusal::new(object, reason)
+                    .remedy(format!("name the columns instead of the whole row, or {AGAIN}"))
             }
-            ("pg_proc", _) if by_type => Refusal::new(
-                self.description.clone(),
-                format!("its signature or body uses the table's row type; {yet}"),
-            ),
-            ("pg_proc", _) => {
-                Refusal::new(self.description.clone(), format!("it depends on {}; {yet}", self.part))
+            "pg_class" if by_type => {
+                let reason = "a column of it has the table's row type, so it would have to be rewritten while it is locked";
+                Refusal::new(object, reason)
+                    .remedy("give the column a type of its own (CREATE TYPE … AS), or jsonb")
             }
-            ("pg_class", Some("r" | "p" | "f")) if !by_type => {
-                Refusal::new(format!("table {relation}"), format!("it inherits from the table; {yet}"))
+            "pg_class" if matches!(self.relation_kind.as_deref(), Some("r" | "p" | "f")) => {
+                Refusal::new(object, "it inherits from the table; not supported yet")
             }
-            ("pg_class", Some("v")) if by_type => Refusal::new(
-                format!("view {relation}"),
-                format!("a column of it has the table's row type; {yet}"),
-            ),
-            ("pg_class", Some("m")) if by_type => Refusal::new(
-                format!("materialized view {relation}"),
-                format!("a column of it has the table's row type; {yet}"),
-            ),
-            ("pg_class", _) if by_type => Refusal::new(
-                format!("table {relation}"),
-                format!("a column of it has the table's row type; {yet}"),
-            ),
-            _ => Refusal::new(self.description.clone(), format!("it depends on {}; {yet}", self.part)),
+            _ => Refusal::new(described, format!("it depends on {}; not supported yet", self.part))
+                .remedy(AGAIN),
         }
     }
 }

@@ -7,9 +7,10 @@ use tokio_postgres::types::ToSql;
 
 use super::error::DependentsError;
 use super::{
-    Inventory, checks, columns, foreign_keys, functions, indexes, inheritance, others, partitions, policies,
+    Inventory, Matview, checks, columns, defaults, foreign_keys, functions, indexes, inheritance, matviews,
+    others, partitions,
 };
-use super::{publications, rules, sequences, statistics, table, triggers, views};
+use super::{policies, publications, rules, sequences, statistics, table, triggers, views};
 use crate::model::TableName;
 use crate::pg::Session;
 
@@ -37,7 +38,7 @@ pub async fn read(session: &Session, name: &TableName) -> Result<Inventory, Depe
 }
 
 /// The same in the transaction the session is in (the exchange looks at its own work). Its `search_path` must show nothing outside
-/// `pg_catalog`. The queries are sent together: two round trips.
+/// `pg_catalog`. The queries are sent together: two round trips, three where there are materialized views.
 pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory, DependentsError> {
     let text = name.to_string();
     let head = one::<table::Found>(session, &text, table::QUERY, &[&name.schema, &name.table]).await?;
@@ -45,7 +46,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
     let (
         (columns, sequences, checks, indexes, foreign_keys),
         (statistics, triggers, policies, rules, views),
-        (functions, publications, partition_of, relatives, others),
+        (defaults, mut matviews, functions, publications, partition_of, relatives, others),
     ) = futures_util::try_join!(
         async {
             futures_util::try_join!(
@@ -67,6 +68,8 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         },
         async {
             futures_util::try_join!(
+                rows(session, &text, "the defaults of other tables", defaults::QUERY, oid),
+                rows::<Matview>(session, &text, "the materialized views", matviews::QUERY, oid),
                 rows(session, &text, "the functions", functions::QUERY, oid),
                 rows(session, &text, "the publications", publications::QUERY, oid),
                 rows(session, &text, "its place as a partition", partitions::QUERY, oid),
@@ -75,6 +78,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
             )
         },
     )?;
+    futures_util::future::try_join_all(matviews.iter_mut().map(|view| parts(session, &text, view))).await?;
     Ok(Inventory {
         oid,
         table: name.clone(),
@@ -82,6 +86,7 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         head: head.head,
         columns,
         sequences,
+        defaults,
         checks,
         indexes,
         foreign_keys,
@@ -90,12 +95,23 @@ pub async fn read_here(session: &Session, name: &TableName) -> Result<Inventory,
         policies,
         rules,
         views,
+        matviews,
         functions,
         publications,
         partition_of,
         relatives,
         others,
     })
+}
+
+/// What a materialized view has as a table has it.
+async fn parts(session: &Session, table: &str, view: &mut Matview) -> Result<(), DependentsError> {
+    (view.columns, view.indexes, view.statistics) = futures_util::try_join!(
+        rows(session, table, "the columns of a materialized view", columns::QUERY, view.oid),
+        rows(session, table, "the indexes of a materialized view", indexes::QUERY, view.oid),
+        rows(session, table, "the statistics of a materialized view", statistics::QUERY, view.oid),
+    )?;
+    Ok(())
 }
 
 /// Boxed: a dozen of them in one future would be large.

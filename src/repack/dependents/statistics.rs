@@ -74,28 +74,39 @@ fn claims(inventory: &Inventory, dependent: &Dependent) -> bool {
 
 fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
     for statistics in &inventory.statistics {
-        let place = TableName::new(&statistics.schema, &statistics.name);
-        let new = TableName::new(&draft.shadow.schema, &statistics.name);
-        let (from, shadow) = (&inventory.head.sql_name, draft.shadow.to_string());
-        let moved = exchange_after(&statistics.definition, "FROM", from, &shadow)
-            .and_then(|text| exchange_after(&text, "STATISTICS", &statistics.sql_name, &new.to_string()))
-            .ok_or_else(|| PlanError::Definition {
-                object: format!("statistics {place}"),
-                table: inventory.table.to_string(),
-            })?;
-        draft.finish.push(moved);
-        if let Some(target) = statistics.target {
-            draft.finish.push(format!("ALTER STATISTICS {new} SET STATISTICS {target}"));
-        }
-        if statistics.owner != inventory.head.role {
-            draft.finish.push(format!("ALTER STATISTICS {new} OWNER TO {}", quote_ident(&statistics.owner)));
-        }
-        draft.finish.extend(comment(&format!("STATISTICS {new}"), statistics.comment.as_deref()));
-        let aside = quote_ident(&draft.old.schema);
-        draft.exchange(Phase::Aside, format!("ALTER STATISTICS {place} SET SCHEMA {aside}"));
-        let home = quote_ident(&statistics.schema);
-        draft.exchange(Phase::Return, format!("ALTER STATISTICS {new} SET SCHEMA {home}"));
-        draft.forecast_ms += 0.3;
+        let shadow = draft.shadow.clone();
+        carry(statistics, (&inventory.head.sql_name, &shadow), &inventory.head.role, draft)?;
     }
+    Ok(())
+}
+
+/// Statistics of a relation that the server calls `from`, made again for `to` by `role`.
+pub(super) fn carry(
+    statistics: &Statistics,
+    (from, to): (&str, &TableName),
+    role: &str,
+    draft: &mut Draft<'_>,
+) -> Result<(), PlanError> {
+    let place = TableName::new(&statistics.schema, &statistics.name);
+    let new = TableName::new(&draft.shadow.schema, &statistics.name);
+    let moved = exchange_after(&statistics.definition, "FROM", from, &to.to_string())
+        .and_then(|text| exchange_after(&text, "STATISTICS", &statistics.sql_name, &new.to_string()))
+        .ok_or_else(|| PlanError::Definition {
+            object: format!("statistics {place}"),
+            table: from.to_owned(),
+        })?;
+    draft.finish.push(moved);
+    if let Some(target) = statistics.target {
+        draft.finish.push(format!("ALTER STATISTICS {new} SET STATISTICS {target}"));
+    }
+    if statistics.owner != role {
+        draft.finish.push(format!("ALTER STATISTICS {new} OWNER TO {}", quote_ident(&statistics.owner)));
+    }
+    draft.finish.extend(comment(&format!("STATISTICS {new}"), statistics.comment.as_deref()));
+    let aside = quote_ident(&draft.old.schema);
+    draft.exchange(Phase::Aside, format!("ALTER STATISTICS {place} SET SCHEMA {aside}"));
+    let home = quote_ident(&statistics.schema);
+    draft.exchange(Phase::Return, format!("ALTER STATISTICS {new} SET SCHEMA {home}"));
+    draft.forecast_ms += 0.3;
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Views that name the table themselves. A view keeps its oid under CREATE OR REPLACE, so views over it, its grants, comments, defaults and
+//! Views that name the table, or a materialized view that is made again with it, themselves. A view keeps its oid under CREATE OR REPLACE, so views over it, its grants, comments, defaults and
 //! INSTEAD OF triggers stay by themselves. Pure.
 
 use serde::{Deserialize, Serialize};
 
+use super::matviews::exchanged;
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
 use crate::repack::plan::PlanError;
@@ -17,9 +18,11 @@ pub(super) const KIND: Kind = Kind {
 };
 
 /// $1 the table's oid. `uses`: the views a view reads, of the same list.
-pub(super) const QUERY: &str = "WITH direct AS (SELECT DISTINCT r.ev_class AS oid FROM pg_rewrite r \
+pub(super) const QUERY: &str = concat!(
+    exchanged!(),
+    ", direct AS (SELECT DISTINCT r.ev_class AS oid FROM pg_rewrite r \
        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
-         AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 \
+         AND d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM exchanged) \
        JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v' WHERE r.rulename = '_RETURN'), \
      reads AS (SELECT DISTINCT r.ev_class AS oid, d.refobjid AS uses FROM pg_rewrite r \
        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
@@ -31,7 +34,8 @@ pub(super) const QUERY: &str = "WITH direct AS (SELECT DISTINCT r.ev_class AS oi
        (SELECT coalesce(json_agg(u.uses::int8 ORDER BY u.uses), '[]') FROM reads u \
         WHERE u.oid = v.oid AND u.uses IN (SELECT oid FROM direct)) AS uses \
      FROM direct JOIN pg_class v ON v.oid = direct.oid JOIN pg_namespace n ON n.oid = v.relnamespace \
-     ORDER BY n.nspname, v.relname";
+     ORDER BY n.nspname, v.relname"
+);
 
 /// One view.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -27,6 +27,7 @@ fn plan() -> RepackPlan {
             bytes_before: 1,
         }],
         finish: vec![],
+        refresh: vec![],
         locks: vec![LockStep { object: "table s.t".into(), statement: "LOCK TABLE s.t".into() }],
         exchange: vec!["ALTER TABLE s.t SET SCHEMA repcloud_old".into()],
         after: vec![],

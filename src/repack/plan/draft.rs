@@ -54,6 +54,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) create: Vec<String>,
     pub(crate) indexes: Vec<IndexBuild>,
     pub(crate) finish: Vec<String>,
+    pub(crate) refresh: Vec<TableName>,
     pub(crate) drop_old: Vec<String>,
     pub(crate) forecast_ms: f64,
     shadow_now: Vec<String>,
@@ -68,6 +69,8 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Views, outer first.
     const VIEWS: Rank = Rank(1);
+    /// Materialized views, outer first.
+    const MATVIEWS: Rank = Rank(2);
     /// Tables with policies or rules that name ours.
     const NAMERS: Rank = Rank(3);
     /// Tables that reference ours.
@@ -103,6 +106,7 @@ impl<'a> Draft<'a> {
             create: Vec::new(),
             indexes: Vec::new(),
             finish: Vec::new(),
+            refresh: Vec::new(),
             drop_old: Vec::new(),
             forecast_ms: 1.0,
             shadow_now: Vec::new(),
@@ -158,6 +162,12 @@ impl<'a> Draft<'a> {
             let statement = format!("ALTER VIEW {view} OWNER TO {}", quote_ident(owner));
             self.lock(Self::VIEWS, &object, statement);
         }
+    }
+
+    /// Locks a materialized view: the statement changes nothing, and LOCK TABLE does not take one.
+    pub(crate) fn lock_matview(&mut self, view: &TableName, owner: &str) {
+        let statement = format!("ALTER MATERIALIZED VIEW {view} OWNER TO {}", quote_ident(owner));
+        self.lock(Self::MATVIEWS, &format!("materialized view {view}"), statement);
     }
 
     /// Locks a table with a policy or a rule that names ours.
@@ -242,6 +252,7 @@ impl<'a> Draft<'a> {
             key,
             indexes: self.indexes,
             finish,
+            refresh: self.refresh,
             locks: locks.into_iter().map(|(_, step)| step).collect(),
             exchange: self.exchange.into_values().flatten().collect(),
             after,

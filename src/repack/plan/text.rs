@@ -40,6 +40,33 @@ pub(crate) fn exchange_after(definition: &str, keyword: &str, from: &str, to: &s
     Some(format!("{}{}{to}{after}", definition.get(..start)?, rest.get(..spaces)?))
 }
 
+/// `text` with `to` wherever the relation `from` stands; not in strings, and not where a function or a column has its name.
+pub(crate) fn exchange_name(text: &str, from: &str, to: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut before = ' ';
+    while let Some(letter) = rest.chars().next() {
+        let free = !is_word(before) && before != '.';
+        if let Some(after) = rest
+            .strip_prefix(from)
+            .filter(|after| free && !after.starts_with(|c: char| is_word(c) || matches!(c, '.' | '(')))
+        {
+            result.push_str(to);
+            (before, rest) = (' ', after);
+            continue;
+        }
+        // A string or a quoted name is taken over as it is.
+        let length = match letter {
+            '"' | '\'' => rest.get(1..).and_then(|tail| tail.find(letter)).map_or(rest.len(), |at| at + 2),
+            _ => letter.len_utf8(),
+        };
+        let Some((taken, after)) = rest.split_at_checked(length) else { break };
+        result.push_str(taken);
+        (before, rest) = (taken.chars().next_back().unwrap_or(' '), after);
+    }
+    result
+}
+
 /// `definition` with `clause` before the first of `keywords` that stands outside of quotes and parentheses, or at the end.
 pub(crate) fn insert_before(definition: &str, keywords: &[&str], clause: &str) -> String {
     match word_at_top(definition, keywords).and_then(|at| definition.split_at_checked(at)) {
@@ -104,6 +131,20 @@ mod tests {
         );
         assert_eq!(moved("CREATE INDEX i ON public.t2 USING btree (a)"), None);
         assert_eq!(moved("CREATE INDEX i ON ONLY public.t USING btree (a)"), None);
+    }
+
+    #[test]
+    fn a_relation_is_exchanged_wherever_it_stands_and_nothing_else() {
+        let moved = |text: &str| exchange_name(text, "public.\"T\"", "n.t");
+        assert_eq!(
+            moved("SELECT 'public.\"T\"' FROM (public.\"T\" JOIN public.\"T\" x ON true), a.public.\"T\""),
+            "SELECT 'public.\"T\"' FROM (n.t JOIN n.t x ON true), a.public.\"T\""
+        );
+        assert_eq!(
+            moved("public.\"T\"(1), public.\"T\".a, \"public.\"T\"\""),
+            "public.\"T\"(1), public.\"T\".a, \"public.\"T\"\""
+        );
+        assert_eq!(exchange_name("FROM public.t2, public.t;", "public.t", "n.t"), "FROM public.t2, n.t;");
     }
 
     #[test]

@@ -60,7 +60,7 @@ cases! {
     repack_key_change
     repack_killed_then_aborted
     repack_killed_then_repacked
-    repack_matview_refused
+    repack_matviews
     repack_nested_trigger
     repack_open_elsewhere
     repack_open_large

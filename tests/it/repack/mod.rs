@@ -5,6 +5,7 @@ mod cases;
 mod company;
 mod control;
 mod ddl;
+mod everything;
 mod interrupted;
 mod leftovers;
 mod load;
@@ -101,8 +102,14 @@ impl Live {
         (finished, reports)
     }
 
-    /// Nothing of a repack is left: no slot, publication or table of ours, no foreign key that is not valid.
+    /// Nothing of a repack is left.
     pub(crate) async fn assert_clean(&self) {
+        let rows = self.left_behind().await;
+        assert!(rows.is_empty(), "left behind: {rows:?}");
+    }
+
+    /// Slots, publications and what there is in our schemas, and constraints that are not valid.
+    pub(crate) async fn left_behind(&self) -> Vec<String> {
         let left = "SELECT 'slot ' || slot_name FROM pg_replication_slots UNION ALL SELECT 'publication ' || pubname FROM pg_publication \
              UNION ALL SELECT 'relation ' || oid::regclass::text FROM pg_class WHERE relnamespace IN (SELECT oid FROM pg_namespace \
              WHERE nspname IN ('repcloud_new', 'repcloud_old')) \
@@ -111,8 +118,7 @@ impl Live {
              UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'repcloud'::regnamespace \
              UNION ALL SELECT 'position ' || source FROM repcloud.checkpoint \
              UNION ALL SELECT 'constraint ' || conname FROM pg_constraint WHERE NOT convalidated";
-        let rows = self.admin.query_text(left).await;
-        assert!(rows.is_empty(), "left behind: {rows:?}");
+        self.admin.query_text(left).await.into_iter().flatten().flatten().collect()
     }
 
     /// The state in `repcloud.repack` of the table's latest repack; empty without one.

@@ -51,6 +51,24 @@ async fn only_tables_of_a_size_and_with_a_bloat_are_taken() {
     }
 }
 
+#[tokio::test]
+async fn a_dry_run_says_beforehand_how_long_many_views_lock_the_table() {
+    let live = Live::new(ORDERS, "").await;
+    let locked = || {
+        let (finished, reports) = live.repack(&["--table", "public.orders", "--dry-run"]);
+        finished.expect_code(0);
+        reports[0]["lock_ms"].as_f64().unwrap()
+    };
+    let few = locked();
+    live.owner
+        .exec("DO $$BEGIN FOR i IN 1..200 LOOP EXECUTE format('CREATE VIEW many%s AS SELECT id, total FROM orders', i); END LOOP; END$$")
+        .await;
+    let many = locked();
+    assert!(few < 20.0 && many - few > 50.0, "{few} ms, with 200 views {many} ms");
+    let text = live.program.run(&["repack", "--table", "public.orders", "--dry-run"], LIMIT).expect_code(0);
+    assert!(text.stdout.contains(&format!(", {:.0} ms of it locked", many.ceil())), "{text:?}");
+}
+
 #[test]
 fn the_readme_lists_what_is_carried_over() {
     let readme = include_str!("../../../README.md");

@@ -179,6 +179,10 @@ async fn triggers_statistics_publications_and_views() {
              CREATE CONSTRAINT TRIGGER a4 AFTER INSERT ON t FROM o DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tf(); \
              CREATE TRIGGER \"a 5\" AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION tf(); \
              ALTER TABLE t DISABLE TRIGGER a2, ENABLE REPLICA TRIGGER a3, ENABLE ALWAYS TRIGGER a1; \
+             CREATE CONSTRAINT TRIGGER b1 AFTER INSERT ON o FROM t DEFERRABLE FOR EACH ROW EXECUTE FUNCTION tf(); \
+             CREATE CONSTRAINT TRIGGER b2 AFTER DELETE ON o FROM t FOR EACH ROW WHEN (OLD.id > 0) EXECUTE FUNCTION tf(); \
+             CREATE CONSTRAINT TRIGGER b3 AFTER DELETE ON t FROM t FOR EACH ROW EXECUTE FUNCTION tf(); \
+             ALTER TABLE o DISABLE TRIGGER b2; ALTER TABLE t ENABLE ALWAYS TRIGGER b3; COMMENT ON TRIGGER b1 ON o IS 'from'; \
              COMMENT ON TRIGGER \"a 5\" ON t IS 'five'; INSERT INTO t VALUES (1)",
         ),
         (
@@ -209,6 +213,42 @@ async fn triggers_statistics_publications_and_views() {
              CREATE TRIGGER io INSTEAD OF INSERT ON v1 FOR EACH ROW EXECUTE FUNCTION tf(); \
              ALTER VIEW v1 ALTER COLUMN value SET DEFAULT 7; COMMENT ON VIEW v1 IS 'a view'; \
              COMMENT ON COLUMN v1.key IS 'k'; GRANT SELECT ON v1 TO reader; GRANT SELECT (b) ON v2 TO reader",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn materialized_views() {
+    come_back(&[
+        (
+            "matviews",
+            "CREATE TABLE t (id int PRIMARY KEY, a int, b text); INSERT INTO t SELECT i, i % 3, 'x' || i FROM generate_series(1, 50) i; \
+             CREATE TABLE \"public.t\" (t int, id int); INSERT INTO \"public.t\" VALUES (1, 2); \
+             CREATE VIEW v AS SELECT id, a FROM t; \
+             CREATE MATERIALIZED VIEW m1 AS SELECT t.id AS key, x.a, 'public.t' AS label, t.b FROM t JOIN ONLY t x ON x.id = t.id + 1 \
+               WHERE t.a IN (SELECT a FROM t) AND EXISTS (SELECT FROM \"public.t\" p WHERE p.t = 1); \
+             CREATE MATERIALIZED VIEW m2 WITH (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false) AS \
+               SELECT a, count(*) AS n, max(b) AS b FROM m1 JOIN v USING (a) GROUP BY a; \
+             CREATE MATERIALIZED VIEW m3 AS SELECT m2.n, t.id FROM m2, t, m1 WITH NO DATA; \
+             CREATE MATERIALIZED VIEW m4 AS SELECT count(*) FROM v; \
+             CREATE MATERIALIZED VIEW \"M 5\" AS SELECT id, a, b, count(*) FROM t GROUP BY id; \
+             ALTER MATERIALIZED VIEW \"M 5\" RENAME COLUMN a TO \"A\"; \
+             CREATE VIEW over AS SELECT m1.key, \"M 5\".* FROM m1 JOIN \"M 5\" ON id = key; CREATE VIEW over2 AS SELECT * FROM over; \
+             CREATE MATERIALIZED VIEW m6 AS SELECT count(*) FROM over2; \
+             CREATE UNIQUE INDEX m1_key ON m1 (key); CREATE INDEX m1_b ON m1 (lower(b)) WITH (fillfactor = 60) WHERE a > 1; \
+             ALTER INDEX m1_b ALTER COLUMN 1 SET STATISTICS 33; COMMENT ON INDEX m1_b IS 'i'; ALTER MATERIALIZED VIEW m1 CLUSTER ON m1_key; \
+             ALTER MATERIALIZED VIEW m1 ALTER b SET STATISTICS 77, ALTER b SET STORAGE EXTERNAL, ALTER a SET (n_distinct = 5), ALTER b SET COMPRESSION pglz; \
+             CREATE STATISTICS m1_s ON a, b FROM m1; ALTER STATISTICS m1_s SET STATISTICS 9; \
+             COMMENT ON MATERIALIZED VIEW m1 IS 'm'; COMMENT ON COLUMN m1.b IS 'c'; \
+             GRANT SELECT ON m1 TO reader WITH GRANT OPTION; GRANT SELECT (a) ON m2 TO reader; REVOKE INSERT ON m2 FROM app; \
+             CREATE FUNCTION f() RETURNS bigint LANGUAGE sql RETURN (SELECT count(*) FROM m1)",
+        ),
+        (
+            "matviews_of_a_group",
+            "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2); GRANT SELECT ON t TO team; \
+             CREATE SCHEMA other; GRANT ALL ON SCHEMA other TO team; \
+             CREATE MATERIALIZED VIEW other.m AS SELECT max(id) FROM t; ALTER MATERIALIZED VIEW other.m OWNER TO team",
         ),
     ])
     .await;

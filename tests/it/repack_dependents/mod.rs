@@ -6,5 +6,5 @@ mod kinds;
 mod partitions;
 mod refusals;
 mod waiting;
-mod whole;
-mod world;
+pub(crate) mod whole;
+pub(crate) mod world;

@@ -142,8 +142,23 @@ async fn objects_that_cannot_be_carried_over() {
     refused(&[
         by_app(
             "matview",
-            "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE MATERIALIZED VIEW mv AS SELECT id FROM t; CREATE VIEW v AS SELECT * FROM mv",
-            &["materialized view public.mv: it reads the table"],
+            "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE MATERIALIZED VIEW m1 AS SELECT id FROM t; \
+             CREATE MATERIALIZED VIEW m2 AS SELECT * FROM m1; REFRESH MATERIALIZED VIEW m1 WITH NO DATA; \
+             CREATE MATERIALIZED VIEW m3 AS SELECT 'public.t'::regclass, id FROM t; CREATE SCHEMA o; \
+             CREATE MATERIALIZED VIEW o.t AS SELECT id FROM t; \
+             CREATE FUNCTION f(m1) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            &[
+                "materialized view o.t: its name, or that of an index or statistics of it, is in another schema one of the table's",
+                "materialized view public.m2: it is filled, but reads one that is not",
+                "materialized view public.m3: its query has a regclass constant of the table",
+                "function public.f(public.m1): its signature or body uses the table's row type",
+            ],
+        ),
+        by_app(
+            "matview_forced",
+            "CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; \
+             CREATE MATERIALIZED VIEW m AS SELECT id FROM t",
+            &["materialized view public.m: the table forces row level security on its owner"],
         ),
         by_app(
             "atomic_of_the_row_type",
@@ -163,17 +178,6 @@ async fn objects_that_cannot_be_carried_over() {
             "whole_row_view",
             "CREATE TABLE t (id int PRIMARY KEY); CREATE VIEW v AS SELECT t FROM t",
             &["view public.v: a column of it has the table's row type"],
-        ),
-        by_app(
-            "identity_elsewhere",
-            "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY); CREATE TABLE o (n int DEFAULT nextval('t_id_seq'))",
-            &["default value for column n of table public.o: it depends on sequence public.t_id_seq"],
-        ),
-        by_app(
-            "trigger_from",
-            "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE t (id int PRIMARY KEY); \
-             CREATE TABLE o (id int); CREATE CONSTRAINT TRIGGER x AFTER INSERT ON o FROM t FOR EACH ROW EXECUTE FUNCTION tf()",
-            &["trigger x on table public.o: it depends on table public.t"],
         ),
         by_app(
             "partitioned_child",
@@ -259,6 +263,12 @@ async fn what_names_the_table_and_belongs_to_others() {
             &["function public.f(): its body is bound to the table, it belongs to other"],
         ),
         by_admin(
+            "trigger_from",
+            "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE o (a int); \
+             CREATE CONSTRAINT TRIGGER x AFTER INSERT ON o FROM t FOR EACH ROW EXECUTE FUNCTION tf(); ALTER TABLE o OWNER TO other",
+            &["trigger x on public.o: it is FROM public.t, its table belongs to other"],
+        ),
+        by_admin(
             "policies_and_rules",
             "CREATE TABLE o (a int); CREATE POLICY p ON o USING (a IN (SELECT id FROM t)); \
              CREATE RULE r AS ON INSERT TO o DO INSERT INTO public.t VALUES (NEW.a); ALTER TABLE o OWNER TO other",
@@ -279,7 +289,7 @@ async fn all_at_once_and_nothing_twice() {
     case.app
         .exec(
             "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE o (id int); \
-             CREATE MATERIALIZED VIEW m AS SELECT id, a FROM t; CREATE CONSTRAINT TRIGGER x AFTER INSERT ON o FROM t FOR EACH ROW EXECUTE FUNCTION tf(); \
+             CREATE DOMAIN d AS t; CREATE VIEW whole AS SELECT t FROM t; \
              CREATE FUNCTION f(t, t[]) RETURNS t LANGUAGE sql AS 'SELECT $1'",
         )
         .await;

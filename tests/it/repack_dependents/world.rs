@@ -48,28 +48,27 @@ impl World {
         let conninfo = self.cluster.conninfo(database).replace("user=postgres", &format!("user={role}"));
         Db::connect_to(&conninfo).await
     }
+}
 
-    /// pg_dump's schema, as a sorted list of paragraphs, without the schemas of a repack.
-    fn dump(&self, database: &str) -> Vec<String> {
-        let output = self
-            .cluster
-            .client("pg_dump")
-            .unwrap()
-            .args(["-s", "-N", "repcloud_new", "-N", "repcloud_old", "-d", database])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        let lines: Vec<&str> =
-            text.lines().filter(|line| !line.starts_with("--") && !line.starts_with('\\')).collect();
-        let mut paragraphs: Vec<String> = lines
-            .split(|line| line.is_empty())
-            .filter(|paragraph| !paragraph.is_empty())
-            .map(|paragraph| paragraph.join("\n"))
-            .collect();
-        paragraphs.sort();
-        paragraphs
-    }
+/// pg_dump's schema, as a sorted list of paragraphs, without the schemas of a repack.
+pub(crate) fn dump(cluster: &Cluster, database: &str) -> Vec<String> {
+    let output = cluster
+        .client("pg_dump")
+        .unwrap()
+        .args(["-s", "-N", "repcloud", "-N", "repcloud_new", "-N", "repcloud_old", "-d", database])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with("--") && !line.starts_with('\\')).collect();
+    let mut paragraphs: Vec<String> = lines
+        .split(|line| line.is_empty())
+        .filter(|paragraph| !paragraph.is_empty())
+        .map(|paragraph| paragraph.join("\n"))
+        .collect();
+    paragraphs.sort();
+    paragraphs
 }
 
 /// One database.
@@ -85,6 +84,8 @@ pub(crate) struct Case<'a> {
 struct Picture {
     dump: Vec<String>,
     rows: String,
+    /// Whether they are filled, and with what.
+    views: Vec<String>,
     sequences: Vec<Vec<Option<String>>>,
 }
 
@@ -109,9 +110,16 @@ impl Case<'_> {
     }
 
     async fn picture(&self, table: &TableName) -> Picture {
+        let filled =
+            "SELECT format('%I.%I', schemaname, matviewname) FROM pg_matviews WHERE ispopulated ORDER BY 1";
+        let mut views = Vec::new();
+        for view in self.admin.query_text(filled).await.into_iter().flatten().flatten() {
+            views.push(format!("{view} {}", self.admin.table_hash(&view).await));
+        }
         Picture {
-            dump: self.world.dump(&self.database),
+            dump: dump(&self.world.cluster, &self.database),
             rows: self.admin.table_hash(&table.to_string()).await,
+            views,
             sequences: self
                 .admin
                 .query_text(
@@ -198,6 +206,9 @@ impl Case<'_> {
             exec(session, statement).await;
         }
         exec(session, &format!("VACUUM (ANALYZE) {}", steps.shadow)).await;
+        for view in &steps.refresh {
+            exec(session, &format!("REFRESH MATERIALIZED VIEW {view}")).await;
+        }
     }
 }
 
@@ -242,5 +253,6 @@ fn same(label: &str, before: &Picture, after: &Picture) {
     assert!(gone.is_empty() && new.is_empty(), "{label}: the dump changed\ngone: {gone:#?}\nnew: {new:#?}");
     assert_eq!(before.dump, after.dump, "{label}");
     assert_eq!(before.rows, after.rows, "{label}");
+    assert_eq!(before.views, after.views, "{label}");
     assert_eq!(before.sequences, after.sequences, "{label}");
 }

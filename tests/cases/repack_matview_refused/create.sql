@@ -1,3 +1,0 @@
-CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL);
-INSERT INTO t SELECT i, 1 FROM generate_series(1, 500) i;
-CREATE MATERIALIZED VIEW sums AS SELECT v, count(*) AS n FROM t GROUP BY v;

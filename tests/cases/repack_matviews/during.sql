@@ -1,0 +1,5 @@
+-- @one writer
+UPDATE t SET v = 2 WHERE id <= 200;
+DELETE FROM t WHERE id > 490;
+-- @two app
+REFRESH MATERIALIZED VIEW CONCURRENTLY sums;
