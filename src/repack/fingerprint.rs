@@ -135,6 +135,16 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         }
         book.add(format!("publication {}", quote_ident(&publication.name)), &publication);
     }
+    places(inventory, &mut book);
+    for other in inventory.unclaimed() {
+        book.add(other.description.clone(), other);
+    }
+    book.close()
+}
+
+/// As a partition, and in an inheritance.
+fn places(inventory: &Inventory, book: &mut Book) {
+    let name = &inventory.table;
     for partition in &inventory.partition_of {
         let mut partition = partition.clone();
         // Others may come and go; what that means for this one is in its condition.
@@ -145,10 +155,6 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
         let other = TableName::new(&relative.schema, &relative.table);
         book.add(format!("inheritance between {name} and {other}"), relative);
     }
-    for other in inventory.unclaimed() {
-        book.add(other.description.clone(), other);
-    }
-    book.close()
 }
 
 /// The fingerprint a table will have after a repack with these options.
