@@ -73,7 +73,7 @@ pub(crate) async fn copy(
         shown,
     };
     if !spec.order_by.is_empty() {
-        shared.in_order(connect, snapshot.id()).await?;
+        Box::pin(shared.in_order(connect, snapshot.id())).await?;
         return Ok(shown.rows.load(Ordering::Relaxed));
     }
     let workers = jobs.clamp(1, chunks);
