@@ -69,6 +69,7 @@ const PURE: &[&str] = &[
     "repack/alignment.rs",
     "repack/bloat.rs",
     "repack/cleanup.rs",
+    "repack/converge.rs",
     "repack/preflight/dependents.rs",
     "repack/preflight/finding.rs",
     "repack/preflight/key.rs",

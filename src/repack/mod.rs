@@ -7,6 +7,7 @@ mod blockers;
 mod catch_up;
 pub mod cleanup;
 pub mod compare;
+mod converge;
 mod cut_over;
 pub mod dependents;
 pub mod dry_run;

@@ -11,12 +11,12 @@ use crate::pg::{self, Session};
 use crate::repack::catch_up::{FollowSpec, Following};
 use crate::repack::cleanup;
 use crate::repack::compare::{self, CompareSpec, Compared, Extent};
+use crate::repack::converge::{Convergence, Look};
 use crate::repack::error::{RepackError, doing};
 use crate::repack::indexes;
 use crate::repack::options::{Selection, VerifyLevel};
 use crate::repack::preflight;
 use crate::repack::preflight::finding::Severity;
-use crate::repack::preflight::space::bytes;
 use crate::repack::rows::{self, RowsSpec};
 use crate::repack::runner::Job;
 use crate::repack::select;
@@ -158,9 +158,6 @@ fn near(max_lock: Duration) -> Duration {
     (max_lock / 4).min(Duration::from_millis(500))
 }
 
-/// Looks without getting nearer after which it is given up.
-const LOOKS_WITHOUT_GAIN: u32 = 30;
-
 /// Applies changes until few are left.
 pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) -> Result<(), RepackError> {
     let began = Instant::now();
@@ -242,32 +239,26 @@ pub(crate) async fn converge(job: &mut Job<'_>) -> Result<(), RepackError> {
     let events = job.events;
     let result = watch
         .over(async {
-            let (mut smallest, mut without_gain) = (u64::MAX, 0);
+            let mut convergence = Convergence::new(following.reads_queue());
             loop {
                 let began = Instant::now();
                 let mark = following.mark().await?;
-                let behind = following.left(mark).await?;
+                let before = following.left(mark).await?;
                 if following.reached(mark, began + check_time).await? {
                     if began.elapsed() <= soon {
                         return Ok(());
                     }
                     continue;
                 }
-                let left = following.left(mark).await?;
-                events.info(format!(
-                    "{table}: {}",
-                    forecast(behind, left, check_time, following.reads_queue())
-                ));
-                if left < smallest {
-                    (smallest, without_gain) = (left, 0);
-                } else {
-                    without_gain += 1;
-                }
-                if without_gain >= LOOKS_WITHOUT_GAIN {
+                let rest = following.left(mark).await?;
+                let now = following.left(following.mark().await?).await?;
+                let look = Look { before, rest, now, span: began.elapsed() };
+                events.info(format!("{table}: {}", convergence.forecast(&look)));
+                if convergence.gives_up(&look) {
                     return Err(RepackError::NotConverging {
                         table: table.clone(),
-                        seconds: (check_time * LOOKS_WITHOUT_GAIN).as_secs(),
-                        behind: amount(smallest, following.reads_queue()),
+                        seconds: convergence.seconds_without_gain(),
+                        behind: convergence.smallest(),
                     });
                 }
             }
@@ -291,21 +282,6 @@ pub(crate) async fn control<'w>(job: &Job<'w>) -> Result<Watch<'w>, RepackError>
         stop: job.stop.clone(),
         shown: job.shown,
     })
-}
-
-/// What is left to apply: bytes of WAL, or rows of a queue. Pure.
-fn amount(left: u64, queue: bool) -> String {
-    if queue { format!("{left} changes") } else { format!("{} of WAL", bytes(left)) }
-}
-
-/// How a catch-up goes: `before` and `after` were left at the ends of a span of time. Pure.
-fn forecast(before: u64, after: u64, span: Duration, queue: bool) -> String {
-    let left = amount(after, queue);
-    if after >= before {
-        return format!("{left} left to apply, changes come as fast as they are applied");
-    }
-    let rate = (before - after) as f64 / span.as_secs_f64().max(0.001);
-    format!("{left} left to apply, about {:.0} s", after as f64 / rate)
 }
 
 /// Compares the table and its shadow.
@@ -410,19 +386,4 @@ async fn compare_beside(
 pub(crate) async fn size(session: &Session, table: &TableName) -> Result<i64, RepackError> {
     let sql = "SELECT pg_catalog.pg_total_relation_size($1::text::pg_catalog.regclass)";
     Ok(session.query_one(sql, &[&table.to_string()]).await?.try_get(0)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_forecast_says_how_long_or_that_it_does_not_get_nearer() {
-        let span = Duration::from_secs(10);
-        assert_eq!(forecast(30_000_000, 20_000_000, span, false), "19.1 MB of WAL left to apply, about 20 s");
-        assert_eq!(
-            forecast(1_000_000, 1_000_000, span, false),
-            "977 kB of WAL left to apply, changes come as fast as they are applied"
-        );
-    }
 }
