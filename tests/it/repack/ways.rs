@@ -131,6 +131,83 @@ async fn a_change_under_a_following_process_ends_its_swap() {
 }
 
 #[tokio::test]
+async fn a_swap_of_a_table_that_was_changed_is_refused_and_copies_nothing() {
+    let live = Live::new(ORDERS, "").await;
+    live.command("prepare", &TABLE).0.expect_code(0);
+    let shadow =
+        "SELECT 'repcloud_new.orders'::regclass::oid::text || pg_relation_filenode('repcloud_new.orders')";
+    let before = live.admin.value(shadow).await;
+    live.owner.exec("ALTER TABLE orders ADD COLUMN extra int").await;
+    let (finished, reports) = live.command("swap", &TABLE);
+    let finished = finished.expect_code(3);
+    assert_eq!(reports[0]["outcome"], "refused", "{finished:?}");
+    for part in ["public.orders is not ready", "was changed since", "`repcloud prepare`", "`repcloud abort`"]
+    {
+        assert!(finished.stdout.contains(part), "{part}: {finished:?}");
+    }
+    assert_eq!(live.admin.value(shadow).await, before, "what is prepared is as it was");
+    assert_eq!(live.state().await, "verified");
+    live.command("prepare", &TABLE).0.expect_code(0);
+    live.command("swap", &TABLE).0.expect_code(0);
+    live.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_catch_up_that_comes_no_nearer_is_given_up() {
+    let live = Live::new(ORDERS, "check_time = \"100ms\"").await;
+    live.command("prepare", &TABLE).0.expect_code(0);
+    live.session("writer").await.exec("UPDATE orders SET total = total + 1").await;
+    // Nothing is applied while it is held.
+    live.admin.exec("BEGIN; LOCK TABLE repcloud_new.orders IN EXCLUSIVE MODE").await;
+    let (finished, reports) = live.repack(&TABLE);
+    live.admin.exec("ROLLBACK").await;
+    let finished = finished.expect_code(1);
+    let reason = reports[0]["reason"].to_string();
+    assert!(reason.contains("cannot be caught up: for 3 s") && reason.contains("of WAL"), "{reason}");
+    assert!(finished.stderr.contains("it does not converge"), "{finished:?}");
+    assert_eq!(live.state().await, "verified", "what is prepared stays");
+    live.repack(&TABLE).0.expect_code(0);
+    live.assert_clean().await;
+}
+
+#[tokio::test]
+async fn several_tables_go_most_bloat_first_and_one_that_fails_does_not_stop_the_rest() {
+    let table = |name: &str, keep: u32| {
+        format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, v text); \
+             INSERT INTO {name} SELECT i, repeat('x', 100) FROM generate_series(1, 6000) i; \
+             DELETE FROM {name} WHERE id % 10 >= {keep}; "
+        )
+    };
+    let schema = table("a_little", 8)
+        + &table("b_most", 1)
+        + &table("c_refused", 3).replace("CREATE TABLE", "CREATE UNLOGGED TABLE")
+        + &table("d_half", 5);
+    let live = Live::new(&schema, "").await;
+    live.owner.exec("SELECT pg_stat_force_next_flush()").await;
+    for name in ["a_little", "b_most", "c_refused", "d_half"] {
+        live.owner.exec(&format!("VACUUM ANALYZE {name}")).await;
+    }
+    let named = ["a_little", "b_most", "c_refused", "d_half"].map(|name| format!("public.{name}"));
+    let arguments: Vec<&str> = named.iter().flat_map(|name| ["--table", name.as_str()]).collect();
+    let (finished, reports) = live.repack(&arguments);
+    let finished = finished.expect_code(4);
+    let told: Vec<String> =
+        reports.iter().map(|r| format!("{} {}", r["table"], r["outcome"]).replace('"', "")).collect();
+    assert_eq!(
+        told,
+        [
+            "public.b_most swapped",
+            "public.c_refused refused",
+            "public.d_half swapped",
+            "public.a_little swapped"
+        ],
+        "{finished:?}"
+    );
+    live.assert_clean().await;
+}
+
+#[tokio::test]
 async fn an_idle_reader_makes_nobody_wait_longer_than_one_attempt() {
     let live = Live::new(ORDERS, "lock_timeout = \"100ms\"").await;
     let idle = live.session("reader").await;
