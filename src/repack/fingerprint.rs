@@ -152,16 +152,6 @@ fn places(inventory: &Inventory, book: &mut Book) {
         }
         book.add(format!("publication {}", quote_ident(&publication.name)), &publication);
     }
-    places(inventory, &mut book);
-    for other in inventory.unclaimed() {
-        book.add(other.description.clone(), other);
-    }
-    book.close()
-}
-
-/// As a partition, and in an inheritance.
-fn places(inventory: &Inventory, book: &mut Book) {
-    let name = &inventory.table;
     for partition in &inventory.partition_of {
         let mut partition = partition.clone();
         // Others may come and go; what that means for this one is in its condition.

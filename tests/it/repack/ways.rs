@@ -30,23 +30,6 @@ async fn prepared_today_swapped_tomorrow() {
     live.assert_clean().await;
 }
 
-/// A swap takes a moment; nobody expects a copy of hours from it.
-#[tokio::test]
-async fn a_swap_never_copies() {
-    let live = Live::new(ORDERS, "").await;
-    live.command("prepare", &TABLE).0.expect_code(0);
-    live.owner.exec("ALTER TABLE orders ADD COLUMN extra int").await;
-    let before = live.admin.value("SELECT pg_relation_filenode('public.orders')").await;
-    let (refused, reports) = live.command("swap", &TABLE);
-    let refused = refused.expect_code(3);
-    assert_eq!(reports[0]["outcome"], "refused", "{refused:?}");
-    assert!(reports[0]["reason"].as_str().unwrap().contains("was changed since"), "{refused:?}");
-    assert_eq!(live.state().await, "verified", "what is prepared stays");
-    assert_eq!(live.admin.value("SELECT pg_relation_filenode('public.orders')").await, before);
-    live.command("abort", &TABLE).0.expect_code(0);
-    live.assert_clean().await;
-}
-
 #[tokio::test]
 async fn a_process_that_follows_swaps_when_asked() {
     let live = Live::new(ORDERS, "").await;
