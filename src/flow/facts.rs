@@ -1,6 +1,8 @@
 //! Reads the facts on which a stream's start depends (`start`), from both databases.
 
 use crate::flow::error::FlowError;
+use crate::flow::options::StreamOptions;
+use crate::flow::queues;
 use crate::flow::start::{SlotFacts, SystemFacts};
 use crate::model::Lsn;
 use crate::pg::replication::ReplicationClient;
@@ -33,6 +35,19 @@ pub(crate) struct SlotRow {
     pub(crate) safe: Option<u64>,
     /// The source's end of WAL.
     pub(crate) source_end: Lsn,
+    /// Of a stream by triggers: since when rows wait that no tick shows; `None` with a slot.
+    pub(crate) waiting_seconds: Option<f64>,
+}
+
+/// The stream's slot, or its ticks and queues.
+pub(crate) async fn read_place(
+    source: &Session,
+    options: &StreamOptions,
+) -> Result<Option<SlotRow>, FlowError> {
+    match options.by_triggers() {
+        true => queues::read_standing(source, options).await,
+        false => read_slot(source, &options.slot()).await,
+    }
 }
 
 /// Reads the slot called `name`; `None` when it does not exist.
@@ -65,6 +80,7 @@ pub(crate) async fn read_slot(source: &Session, name: &str) -> Result<Option<Slo
             safe: row.try_get::<_, Option<i64>>(7)?.map(|b| u64::try_from(b).unwrap_or(0)),
             retained: row.try_get::<_, Option<i64>>(8)?.and_then(|b| u64::try_from(b).ok()).unwrap_or(0),
             source_end: end.parse().unwrap_or_default(),
+            waiting_seconds: None,
         })
     };
     read().map(Some).map_err(source_error)

@@ -26,5 +26,6 @@ mod repack_throttle;
 mod shapes;
 mod slots;
 mod stream_basics;
+mod triggers;
 mod wal2json;
 mod ways_on;
