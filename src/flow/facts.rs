@@ -1,5 +1,6 @@
 //! Reads the facts on which a stream's start depends (`start`), from both databases.
 
+use crate::capture::{publish, setup};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::queues;
@@ -21,6 +22,24 @@ pub(crate) async fn read_system(client: &mut ReplicationClient) -> Result<System
         timeline: identity.timeline,
         history: history.switches.iter().map(|s| (s.timeline, s.at)).collect(),
     })
+}
+
+/// The session that reads the slot, where one is read, and the source's identity; or why it cannot be read.
+pub(crate) async fn connect(
+    options: &StreamOptions,
+    source: &Session,
+    slot_there: bool,
+) -> Result<(Option<ReplicationClient>, SystemFacts), FlowError> {
+    if options.by_triggers() {
+        return Ok((None, queues::read_system(source).await?));
+    }
+    let findings = publish::check_source(&setup::read_source(source).await?, if slot_there { 0 } else { 1 });
+    if !findings.is_empty() {
+        return Err(FlowError::refused_by_source(&findings));
+    }
+    let mut replication = ReplicationClient::connect(&options.source).await.map_err(FlowError::Source)?;
+    let system = read_system(&mut replication).await?;
+    Ok((Some(replication), system))
 }
 
 /// A slot with what `status` shows of it besides.

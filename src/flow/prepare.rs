@@ -91,20 +91,7 @@ impl<'a> Preparation<'a> {
         view: &'a crate::flow::status::Board,
     ) -> Result<Self, FlowError> {
         let slot_there = facts::read_place(source, options).await?.is_some();
-        let (replication, system) = match options.by_triggers() {
-            true => (None, queues::read_system(source).await?),
-            false => {
-                let needed = if slot_there { 0 } else { 1 };
-                let findings = publish::check_source(&setup::read_source(source).await?, needed);
-                if !findings.is_empty() {
-                    return Err(FlowError::refused_by_source(&findings));
-                }
-                let connected = ReplicationClient::connect(&options.source).await;
-                let mut replication = connected.map_err(FlowError::Source)?;
-                let system = facts::read_system(&mut replication).await?;
-                (Some(replication), system)
-            }
-        };
+        let (replication, system) = facts::connect(options, source, slot_there).await?;
         let replica_role = facts::may_use_replica_role(target).await?;
         let mut this = Preparation {
             options,

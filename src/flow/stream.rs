@@ -293,15 +293,20 @@ impl Running<'_> {
             let durable = applied.borrow().durable;
             queues::clean_up(&source, &consumer, durable).await?;
         }
+        self.conclude(finished, (&target, &ready.work), *stop.borrow()).await
+    }
+
+    /// What the end of the pipeline means: it is done, it begins again without a table, or it failed.
+    async fn conclude(
+        &mut self,
+        finished: Result<(Ended, Result<(), FlowError>), FlowError>,
+        (target, work): (&Session, &[TableWork]),
+        told_to_stop: bool,
+    ) -> Result<Ended, FlowError> {
         match finished {
-            Ok((ended, finished)) => match finished {
-                Ok(()) if ended == Ended::Done && !*stop.borrow() => {
-                    self.finished(&target, &ready.work).await
-                }
-                Ok(()) => Ok(ended),
-                Err(error) => self.set_aside(&target, &ready.work, error).await,
-            },
-            Err(error) => self.set_aside(&target, &ready.work, error).await,
+            Ok((Ended::Done, Ok(()))) if !told_to_stop => self.finished(target, work).await,
+            Ok((ended, Ok(()))) => Ok(ended),
+            Ok((_, Err(error))) | Err(error) => self.set_aside(target, work, error).await,
         }
     }
 

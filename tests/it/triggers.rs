@@ -11,7 +11,6 @@ use crate::support::db::{Db, assert_same};
 use crate::support::process::Repcloud;
 use crate::support::scaled;
 use crate::support::stream::{LIMIT, Stream, configuration, connection};
-use crate::support::wait;
 
 /// What stands on the source: triggers, functions and queues, slots and publications.
 const LEFT: &str = "SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!repcloud%') || ' ' ||

@@ -36,7 +36,7 @@ const SHAPE: &str = "coalesce((SELECT pg_catalog.string_agg(q.oid::text || ' ' |
 pub(super) fn shapes(tick: &Tick) -> BTreeMap<Oid, &str> {
     let table = |part: &'_ str| {
         let (oid, _) = part.split_once(' ')?;
-        Some(oid.parse().ok()?)
+        oid.parse().ok()
     };
     tick.shape.split(BETWEEN).filter_map(|part| Some((table(part)?, part))).collect()
 }
