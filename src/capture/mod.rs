@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::model::TxnBatch;
 
 pub use slot::{CaptureError, SlotOptions, SlotReader, Written};
-pub use trigger::QueueReader;
+pub use trigger::{QueueReader, StreamReader};
 
 /// Whatever changes are read from.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub enum Reader {
     Slot(Box<SlotReader>),
     /// A queue that triggers fill.
     Queue(Box<QueueReader>),
+    /// The queues of a stream.
+    Stream(Box<StreamReader>),
 }
 
 impl Reader {
@@ -40,6 +42,7 @@ impl Reader {
         match self {
             Reader::Slot(reader) => reader.run(out, stop).await,
             Reader::Queue(reader) => reader.run(out, stop).await,
+            Reader::Stream(reader) => reader.run(out, stop).await,
         }
     }
 }
@@ -53,5 +56,11 @@ impl From<SlotReader> for Reader {
 impl From<QueueReader> for Reader {
     fn from(reader: QueueReader) -> Self {
         Reader::Queue(Box::new(reader))
+    }
+}
+
+impl From<StreamReader> for Reader {
+    fn from(reader: StreamReader) -> Self {
+        Reader::Stream(Box::new(reader))
     }
 }

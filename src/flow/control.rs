@@ -88,7 +88,7 @@ pub(crate) async fn rest(
     board.update(|v| (v.state, v.error, v.lag_seconds) = (StreamState::Paused, None, 0.0));
     let mut alarmed = false;
     loop {
-        if let Some(slot) = facts::read_slot(&source, &options.slot()).await? {
+        if let Some(slot) = facts::read_place(&source, options).await? {
             board.update(|v| {
                 v.retained_wal_bytes = slot.retained;
                 v.lag_bytes = slot.source_end.bytes_since(v.applied_lsn);

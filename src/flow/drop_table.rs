@@ -6,11 +6,12 @@
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::capture::publish::{self, insert_publication};
 use crate::capture::setup::{self, LockLimits};
-use crate::catalog::{TableDef, TableKind, read_table};
+use crate::catalog::{TableDef, TableKind, read_table, read_tables};
 use crate::flow::error::FlowError;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
 use crate::flow::stream::{connect_source, connect_target};
+use crate::flow::{plugin, queues};
 use crate::model::name::parse_table_name;
 use crate::model::{Events, TableName};
 use crate::pg::Session;
@@ -83,6 +84,19 @@ async fn clear_source(
     events: &Events,
 ) -> Result<Vec<String>, FlowError> {
     let mut left = Vec::new();
+    let mut needed = Vec::new();
+    for other in others {
+        needed.extend(storage(source, &other.source_table).await?);
+    }
+    let mut unneeded = storage(source, &record.source_table).await?;
+    unneeded.retain(|name| !needed.contains(name));
+    if plugin::as_it_reads(options, source).await?.by_triggers() {
+        let tables = read_tables(source, &unneeded).await?;
+        let oids: Vec<_> = tables.iter().map(|table| table.oid).collect();
+        let all = others.is_empty();
+        queues::leave(options, source, (!all).then_some(&oids), events).await?;
+        return Ok(left);
+    }
     let ours = [options.default_name(), insert_publication(&options.default_name())];
     if others.is_empty() {
         match &options.slot_name {
@@ -101,12 +115,6 @@ async fn clear_source(
         setup::drop_publications(source, &ours, LockLimits::default()).await?;
         return Ok(left);
     }
-    let mut needed = Vec::new();
-    for other in others {
-        needed.extend(storage(source, &other.source_table).await?);
-    }
-    let mut unneeded = storage(source, &record.source_table).await?;
-    unneeded.retain(|name| !needed.contains(name));
     let existing = setup::read_publications(source, &ours).await?;
     let statements = publish::drop_table_statements(&existing, &unneeded);
     setup::run_statements(source, &statements, &unneeded, LockLimits::default()).await?;

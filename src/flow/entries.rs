@@ -7,6 +7,7 @@ use crate::catalog::{TableKind, list_tables};
 use crate::flow::error::FlowError;
 use crate::flow::options::EntryOptions;
 use crate::flow::prepare::Preparation;
+use crate::flow::queues;
 use crate::flow::resolve;
 use crate::flow::work::TableWork;
 use crate::model::{TableName, TablePattern};
@@ -23,12 +24,16 @@ impl Preparation<'_> {
             let (wanted, findings) = setup::read_wanted(self.source, &requests).await?;
             refused.extend(findings);
             for table in wanted {
-                self.work.push(TableWork {
+                let mut work = TableWork {
                     source: table.table.clone(),
                     leaves: table.leaves.clone(),
                     target: entry.target_table.clone().unwrap_or_else(|| table.table.name.clone()),
                     entry: entry.clone(),
-                });
+                };
+                if self.options.by_triggers() {
+                    queues::knows_whole_rows(&mut work);
+                }
+                self.work.push(work);
                 self.wanted.push(table);
             }
         }

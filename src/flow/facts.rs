@@ -1,6 +1,9 @@
 //! Reads the facts on which a stream's start depends (`start`), from both databases.
 
+use crate::capture::{publish, setup};
 use crate::flow::error::FlowError;
+use crate::flow::options::StreamOptions;
+use crate::flow::queues;
 use crate::flow::start::{SlotFacts, SystemFacts};
 use crate::model::Lsn;
 use crate::pg::replication::ReplicationClient;
@@ -21,6 +24,24 @@ pub(crate) async fn read_system(client: &mut ReplicationClient) -> Result<System
     })
 }
 
+/// The session that reads the slot, where one is read, and the source's identity; or why it cannot be read.
+pub(crate) async fn connect(
+    options: &StreamOptions,
+    source: &Session,
+    slot_there: bool,
+) -> Result<(Option<ReplicationClient>, SystemFacts), FlowError> {
+    if options.by_triggers() {
+        return Ok((None, queues::read_system(source).await?));
+    }
+    let findings = publish::check_source(&setup::read_source(source).await?, if slot_there { 0 } else { 1 });
+    if !findings.is_empty() {
+        return Err(FlowError::refused_by_source(&findings));
+    }
+    let mut replication = ReplicationClient::connect(&options.source).await.map_err(FlowError::Source)?;
+    let system = read_system(&mut replication).await?;
+    Ok((Some(replication), system))
+}
+
 /// A slot with what `status` shows of it besides.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SlotRow {
@@ -33,6 +54,19 @@ pub(crate) struct SlotRow {
     pub(crate) safe: Option<u64>,
     /// The source's end of WAL.
     pub(crate) source_end: Lsn,
+    /// Of a stream by triggers: since when rows wait that no tick shows; `None` with a slot.
+    pub(crate) waiting_seconds: Option<f64>,
+}
+
+/// The stream's slot, or its ticks and queues.
+pub(crate) async fn read_place(
+    source: &Session,
+    options: &StreamOptions,
+) -> Result<Option<SlotRow>, FlowError> {
+    match options.by_triggers() {
+        true => queues::read_standing(source, options).await,
+        false => read_slot(source, &options.slot()).await,
+    }
 }
 
 /// Reads the slot called `name`; `None` when it does not exist.
@@ -65,6 +99,7 @@ pub(crate) async fn read_slot(source: &Session, name: &str) -> Result<Option<Slo
             safe: row.try_get::<_, Option<i64>>(7)?.map(|b| u64::try_from(b).unwrap_or(0)),
             retained: row.try_get::<_, Option<i64>>(8)?.and_then(|b| u64::try_from(b).ok()).unwrap_or(0),
             source_end: end.parse().unwrap_or_default(),
+            waiting_seconds: None,
         })
     };
     read().map(Some).map_err(source_error)

@@ -177,6 +177,11 @@ impl FirstRows {
         Ok(FirstRows { held: HeldSnapshot::hold(options, exported).await?, at, then: TableState::Streaming })
     }
 
+    /// Over a snapshot that we hold already; `at`: the tick that shows the same.
+    pub(crate) fn held(held: HeldSnapshot, at: Lsn) -> Self {
+        FirstRows { held, at, then: TableState::Streaming }
+    }
+
     /// The state of a table whose rows are there: streaming, unless it is said here.
     pub(crate) fn then(self, then: TableState) -> Self {
         FirstRows { then, ..self }

@@ -20,7 +20,8 @@ async fn ours(
     source: &Session,
     options: &StreamOptions,
 ) -> Result<Option<Vec<ExistingPublication>>, FlowError> {
-    if options.publication.is_some() {
+    // A queue that has a gap is seen by its ticks.
+    if options.publication.is_some() || options.by_triggers() {
         return Ok(None);
     }
     let name = options.default_name();

@@ -28,6 +28,7 @@ pub mod pipeline;
 pub mod planner;
 mod plugin;
 mod prepare;
+mod queues;
 pub mod reset;
 mod resolve;
 mod routing;

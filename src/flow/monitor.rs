@@ -124,7 +124,7 @@ impl Monitor<'_> {
                 }
             }
             let now = *report.borrow();
-            let slot = facts::read_slot(self.source, &self.options.slot()).await?;
+            let slot = facts::read_place(self.source, self.options).await?;
             if let Some(slot) = slot {
                 self.show(&slot, previous.as_ref(), &now);
                 alarmed = self.alarm(&slot, alarmed);
@@ -175,6 +175,10 @@ impl Monitor<'_> {
     }
 
     async fn confirmed(&self) -> Result<bool, FlowError> {
+        if self.options.by_triggers() {
+            // What is durable on the target is all there is to wait for.
+            return Ok(true);
+        }
         let slot = facts::read_slot(self.source, &self.options.slot()).await?;
         Ok(slot.is_some_and(|s| self.until.is_some_and(|until| s.facts.confirmed >= until)))
     }
@@ -182,6 +186,7 @@ impl Monitor<'_> {
     fn show(&self, slot: &SlotRow, previous: Option<&SlotRow>, report: &ApplyReport) {
         let lag = slot.source_end.bytes_since(report.applied);
         let seconds = match report.commit_time {
+            _ if slot.waiting_seconds.is_some() => slot.waiting_seconds.unwrap_or_default(),
             _ if lag <= CAUGHT_UP_BYTES => 0.0,
             Some(time) => crate::flow::clock::seconds_since(time),
             None => 0.0,
@@ -210,8 +215,9 @@ impl Monitor<'_> {
         let Some(limit) = self.options.max_retained_wal else { return false };
         let over = slot.retained > limit;
         if over && !alarmed {
+            let what = if self.options.by_triggers() { "the queues of" } else { "the WAL for slot" };
             self.events.warning(format!(
-                "slot \"{}\" makes the source keep {} MB of WAL, more than max_retained_wal ({} MB)",
+                "{what} \"{}\" takes {} MB on the source, more than max_retained_wal ({} MB)",
                 self.options.slot(),
                 slot.retained >> 20,
                 limit >> 20

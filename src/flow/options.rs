@@ -4,7 +4,7 @@ use crate::apply::checkpoint::StreamKey;
 use crate::apply::parked_store::ParkLimits;
 use crate::apply::route::{Delivery, OnConflict};
 use crate::capture::Plugin;
-use crate::capture::auto::CaptureOptions;
+use crate::capture::auto::{Asked, CaptureOptions};
 use crate::model::{TableName, TablePattern};
 use crate::pg::ConnectOptions;
 
@@ -37,6 +37,11 @@ impl StreamOptions {
     /// The slot: the DBA's, or ours (CONTRACT 3).
     pub fn slot(&self) -> String {
         self.slot_name.clone().unwrap_or_else(|| self.default_name())
+    }
+
+    /// Changes are read from queues that triggers fill.
+    pub fn by_triggers(&self) -> bool {
+        self.capture.asked == Asked::Trigger
     }
 
     /// The plugin of the slot; until one is chosen, the default.

@@ -3,6 +3,7 @@
 use crate::apply::route::RouteTable;
 use crate::capture::auto::{self, Asked, Way};
 use crate::capture::reading::{Numbers, Plugin, Reading};
+use crate::capture::trigger::stream_ticks;
 use crate::capture::{publish, setup, wal2json};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
@@ -15,44 +16,58 @@ use crate::pg::Session;
 /// Why an entry's condition goes with pgoutput only.
 pub(crate) const CONDITION: &str = "its `condition` is a row filter of the publication, which wal2json does not read; set plugin = \"pgoutput\"";
 
-/// A stream's triggers.
-const NOT_BUILT: &str = "a stream that reads triggers is not built yet: capture = \"trigger\" works for repack; a stream needs a slot";
-
-/// The plugin to read with: the slot's where there is one, the configured one, or the first that the server lets us use.
-///
-/// Where only triggers are left, this is the error that says why: a stream reads slots.
+/// How to read: as the stream does already, as configured, or in the first way that the server lets us go.
 pub(crate) async fn choose(
     options: &StreamOptions,
     source: &Session,
     events: &Events,
-) -> Result<Plugin, FlowError> {
+) -> Result<Way, FlowError> {
     let capture = options.capture;
     if capture.asked == Asked::Trigger {
-        return Err(FlowError::Refused(vec![NOT_BUILT.to_owned()]));
+        return Ok(Way::Triggers);
     }
     if let Some(slot) = facts::read_slot(source, &options.slot()).await? {
         // With a slot of another plugin than the configured one, `start` stops.
-        return Ok(capture.plugin.or_else(|| Plugin::from_name(&slot.facts.plugin)).unwrap_or_default());
+        let plugin = capture.plugin.or_else(|| Plugin::from_name(&slot.facts.plugin));
+        return Ok(Way::Slot(plugin.unwrap_or_default()));
     }
     if capture.asked == Asked::Slot {
-        return Ok(capture.plugin.unwrap_or_default());
+        return Ok(Way::Slot(capture.plugin.unwrap_or_default()));
+    }
+    if stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)? {
+        return Ok(Way::Triggers);
     }
     // What can be read need not be tried.
     let findings = publish::check_source(&setup::read_source(source).await?, 1);
     if !findings.is_empty() {
-        return Err(FlowError::refused_by_source(&findings));
+        for finding in findings {
+            events.warning(format!("passed over, source: a slot: {finding}"));
+        }
+        return Ok(Way::Triggers);
     }
     let choice = auto::choose(&options.source, &capture.ways()).await.map_err(FlowError::Source)?;
     let why = choice.passed_over.iter().map(|p| format!("source: {p}"));
     match choice.way {
-        Some(Way::Slot(plugin)) => {
+        Some(way) => {
             for why in why {
                 events.warning(format!("passed over, {why}"));
             }
-            Ok(plugin)
+            Ok(way)
         }
-        Some(Way::Triggers) | None => Err(FlowError::Refused(why.chain([NOT_BUILT.to_owned()]).collect())),
+        None => Err(FlowError::Refused(why.collect())),
     }
+}
+
+/// The options with the way that the stream goes already, whatever is configured: for who acts on it from outside.
+pub(crate) async fn as_it_reads(
+    options: &StreamOptions,
+    source: &Session,
+) -> Result<StreamOptions, FlowError> {
+    let mut options = options.clone();
+    if stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)? {
+        options.capture.asked = Asked::Trigger;
+    }
+    Ok(options)
 }
 
 /// The columns of the stream that wal2json before 2.6 may send as null, of the source tables `work`.
@@ -67,7 +82,7 @@ fn lossy_columns(work: &[TableWork]) -> Vec<String> {
 impl Preparation<'_> {
     /// What wal2json cannot carry is refused before anything is made.
     pub(crate) async fn check_plugin(&self, slot_there: bool) -> Result<(), FlowError> {
-        if self.options.plugin() != Plugin::Wal2json {
+        if self.options.by_triggers() || self.options.plugin() != Plugin::Wal2json {
             return Ok(());
         }
         let mut findings = Vec::new();

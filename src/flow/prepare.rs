@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{RouteTable, ShapeFingerprint};
+use crate::apply::writers;
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits};
 use crate::catalog::{TableDef, read_tables};
@@ -19,6 +20,7 @@ use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
+use crate::flow::queues;
 use crate::flow::slot::{self, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{self, TableWork, new_record};
@@ -35,6 +37,8 @@ pub(crate) struct Ready {
     pub(crate) publications: Vec<String>,
     pub(crate) replica_role: bool,
     pub(crate) generation: i64,
+    /// Where the copy of each target table was made.
+    pub(crate) copied: Vec<(String, Lsn)>,
     pub(crate) work: Vec<TableWork>,
     /// Tables to copy while the others stream.
     pub(crate) joining: Vec<Joining>,
@@ -61,7 +65,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) target: &'a Session,
     pub(crate) events: &'a Events,
     pub(crate) view: &'a crate::flow::status::Board,
-    pub(crate) replication: ReplicationClient,
+    /// `None` with triggers.
+    pub(crate) replication: Option<ReplicationClient>,
     system: SystemFacts,
     pub(crate) replica_role: bool,
     pub(crate) work: Vec<TableWork>,
@@ -89,14 +94,8 @@ impl<'a> Preparation<'a> {
         events: &'a Events,
         view: &'a crate::flow::status::Board,
     ) -> Result<Self, FlowError> {
-        let facts = setup::read_source(source).await?;
-        let slot_there = facts::read_slot(source, &options.slot()).await?.is_some();
-        let findings = publish::check_source(&facts, if slot_there { 0 } else { 1 });
-        if !findings.is_empty() {
-            return Err(FlowError::refused_by_source(&findings));
-        }
-        let mut replication = ReplicationClient::connect(&options.source).await.map_err(FlowError::Source)?;
-        let system = facts::read_system(&mut replication).await?;
+        let slot_there = facts::read_place(source, options).await?.is_some();
+        let (replication, system) = facts::connect(options, source, slot_there).await?;
         let replica_role = facts::may_use_replica_role(target).await?;
         let mut this = Preparation {
             options,
@@ -134,9 +133,13 @@ impl<'a> Preparation<'a> {
         mut self,
         owned: Option<i64>,
         try_parked: bool,
-    ) -> Result<(Ready, ReplicationClient), FlowError> {
+    ) -> Result<(Ready, Option<ReplicationClient>), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
         hold_stream_again(self.target, &self.options.key, owned).await?;
+        if self.options.by_triggers() {
+            // An earlier process's reader writes no tick any more.
+            writers::end_writers(self.source, &self.options.key).await?;
+        }
         if owned.is_none() {
             control::forget(self.target, self.options).await?;
             self.tell_generated().await?;
@@ -163,6 +166,8 @@ impl<'a> Preparation<'a> {
                     self.settle(generation, try_parked).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let (routes, shapes) = self.routes().await?;
+                    let records = checkpoint::read_tables(self.target, &self.options.key).await?;
+                    let copied = records.into_iter().map(|r| (r.target_table, r.copied_at)).collect();
                     let ready = Ready {
                         routes,
                         shapes,
@@ -170,6 +175,7 @@ impl<'a> Preparation<'a> {
                         confirmed,
                         publications: self.publications,
                         replica_role: self.replica_role,
+                        copied,
                         generation,
                         work: self.work,
                         fresh: self.fresh,
@@ -203,7 +209,9 @@ impl<'a> Preparation<'a> {
             }
             Step::CreateSlot => {
                 let at = self.make_slot(&self.options.slot(), false).await?;
-                self.events.info(format!("slot \"{}\" made at {at}", self.options.slot()));
+                if !self.options.by_triggers() {
+                    self.events.info(format!("slot \"{}\" made at {at}", self.options.slot()));
+                }
             }
             Step::RecordSlot { at } => checkpoint::record_slot(self.target, &key, at).await?,
             Step::TakeSnapshot => {
@@ -259,6 +267,11 @@ impl<'a> Preparation<'a> {
 
     /// Whether everything wanted is published, or what stands in the way.
     async fn check_publication(&mut self) -> Result<publish::PublicationPlan, FlowError> {
+        if self.options.by_triggers() {
+            queues::check(self.options, self.source, &self.work).await?;
+            self.published = queues::is_subscribed(self.options, self.source, &self.work).await?;
+            return Ok(publish::PublicationPlan::default());
+        }
         let source = setup::read_source(self.source).await?;
         let facts = setup::read_table_facts(self.source, &self.wanted).await?;
         if let Some(given) = &self.options.publication {
@@ -283,6 +296,11 @@ impl<'a> Preparation<'a> {
 
     async fn publish(&mut self) -> Result<(), FlowError> {
         let plan = self.check_publication().await?;
+        if self.options.by_triggers() {
+            queues::subscribe(self.options, self.source, &self.work, self.events).await?;
+            self.published = true;
+            return Ok(());
+        }
         setup::apply_plan(self.source, &plan, &self.wanted, LockLimits::default()).await?;
         self.events.info(format!(
             "published {} tables as {}",
@@ -404,8 +422,8 @@ impl<'a> Preparation<'a> {
             system: self.system.clone(),
             slot_name: options.slot(),
             slot_is_given: options.slot_name.is_some(),
-            slot: facts::read_slot(self.source, &options.slot()).await?.map(|s| s.facts),
-            plugin: options.plugin().as_str().to_owned(),
+            slot: facts::read_place(self.source, options).await?.map(|s| s.facts),
+            plugin: if options.by_triggers() { queues::PLUGIN } else { options.plugin().as_str() }.to_owned(),
             published: self.published,
             checkpoint: row.map(|row| CheckpointFacts {
                 phase: if row.ready { Phase::Ready } else { Phase::Creating },
@@ -437,13 +455,23 @@ impl<'a> Preparation<'a> {
 
     /// Makes a slot and takes its snapshot over into a session that holds it.
     async fn make_slot(&mut self, name: &str, temporary: bool) -> Result<Lsn, FlowError> {
-        let failover = !temporary && self.replication.server_version() >= 170_000;
+        let Some(replication) = &mut self.replication else {
+            let before = checkpoint::read(self.target, &self.options.key).await?;
+            // The owner that we are about to become.
+            let generation = before.map_or(1, |row| row.generation + 1);
+            let consumer = queues::consumer(self.options, &self.work, generation);
+            let snapshot = queues::snapshot(self.options, self.source, &consumer).await?;
+            let at = snapshot.at();
+            self.snapshot = Some(snapshot);
+            return Ok(at);
+        };
+        let failover = !temporary && replication.server_version() >= 170_000;
         let kind = SlotKind { temporary, failover, plugin: self.options.plugin() };
-        let slot = slot::create(&mut self.replication, self.source, name, kind, self.events).await?;
+        let slot = slot::create(replication, self.source, name, kind, self.events).await?;
         let exported = slot.snapshot_name.unwrap_or_default();
         self.snapshot = Some(FirstRows::hold(&self.options.source, &exported, slot.consistent_point).await?);
         if temporary {
-            self.replication.drop_slot(name, false).await.map_err(FlowError::Source)?;
+            replication.drop_slot(name, false).await.map_err(FlowError::Source)?;
         }
         Ok(slot.consistent_point)
     }

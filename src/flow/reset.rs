@@ -9,6 +9,8 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
+use crate::flow::plugin;
+use crate::flow::queues;
 use crate::flow::resolve::{self, Configured, configured};
 use crate::flow::start::{SlotFacts, StopReason, SystemFacts};
 use crate::flow::stream::{connect_source, connect_target};
@@ -89,9 +91,16 @@ impl<'a> Reset<'a> {
         checkpoint::ensure_schema(&target).await?;
         hold_stream(&target, &options.key).await?;
         let source = connect_source(options).await?;
-        let mut replication = ReplicationClient::connect(&options.source).await.map_err(FlowError::Source)?;
-        let system = facts::read_system(&mut replication).await?;
-        let slot = facts::read_slot(&source, &options.slot()).await?.map(|s| s.facts);
+        let by_triggers = options.by_triggers() || plugin::as_it_reads(options, &source).await?.by_triggers();
+        let (system, slot) = if by_triggers {
+            (queues::read_system(&source).await?, queues::read_standing(&source, options).await?)
+        } else {
+            let connected = ReplicationClient::connect(&options.source).await;
+            let mut replication = connected.map_err(FlowError::Source)?;
+            let system = facts::read_system(&mut replication).await?;
+            (system, facts::read_slot(&source, &options.slot()).await?)
+        };
+        let slot = slot.map(|s| s.facts);
         let checkpoint = checkpoint::read(&target, &options.key).await?;
         let mut this =
             Reset { options, scope, events, source, target, checkpoint, slot, system, tables: Vec::new() };
@@ -212,6 +221,12 @@ impl<'a> Reset<'a> {
 
     fn slot_effects(&self) -> Vec<String> {
         let slot = self.options.slot();
+        if self.slot.as_ref().is_some_and(|s| s.plugin == queues::PLUGIN) {
+            return vec![
+                "triggers and queues that nobody else reads are dropped; the next start makes them anew"
+                    .to_owned(),
+            ];
+        }
         match (&self.slot, &self.options.slot_name) {
             (_, Some(_)) => {
                 vec![format!("slot \"{slot}\" is yours and stays; the stream begins where it is confirmed")]
@@ -333,7 +348,7 @@ impl<'a> Reset<'a> {
         if self.options.slot_name.is_none() && setup::drop_slot(&self.source, &self.options.slot()).await? {
             self.events.info(format!("slot \"{}\" dropped", self.options.slot()));
         }
-        Ok(())
+        queues::leave(self.options, &self.source, None, self.events).await
     }
 
     async fn mark_for_copy(&self) -> Result<(), FlowError> {

@@ -10,11 +10,12 @@ use crate::flow::facts;
 use crate::flow::join::Joining;
 use crate::flow::parking::{Parking, Verdict, culprit, groups, with_hint};
 use crate::flow::prepare::{Preparation, Shapes};
+use crate::flow::queues;
 use crate::flow::start::TableFact;
 use crate::flow::unpark::unpark;
 use crate::flow::work::{self, TableWork, TargetFinding};
-use crate::model::TableName;
 use crate::model::name::parse_table_name;
+use crate::model::{Lsn, TableName};
 
 impl Preparation<'_> {
     pub(crate) fn parking(&self) -> Parking<'_> {
@@ -132,6 +133,8 @@ impl Preparation<'_> {
         // Under a snapshot that this process holds, it is copied at once.
         if !ready
             || !self.replica_role
+            // By triggers a table joins while the others wait.
+            || self.options.by_triggers()
             || self.snapshot.is_some()
             || !records.iter().any(|r| streams(r) && ours(r))
         {
@@ -154,9 +157,17 @@ impl Preparation<'_> {
         Ok(records.into_iter().find(|r| r.target_table == work.target.to_string()))
     }
 
+    /// A position behind which nothing lies that has committed by now.
+    async fn here(&self) -> Result<Lsn, FlowError> {
+        match self.options.by_triggers() {
+            true => queues::next_tick(self.source, self.options).await,
+            false => facts::source_end(self.source).await,
+        }
+    }
+
     /// All routes, by the states of the tables, and the shapes to record later.
     pub(crate) async fn routes(&self) -> Result<(RouteTable, Shapes), FlowError> {
-        let mut shapes = Shapes { at: facts::source_end(self.source).await?, tables: Vec::new() };
+        let mut shapes = Shapes { at: self.here().await?, tables: Vec::new() };
         let (mut routes, mut parked) = (Vec::with_capacity(self.work.len()), Vec::new());
         for work in &self.work {
             let record = self.record(work).await?;

@@ -6,6 +6,7 @@ use crate::flow::facts;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
 use crate::flow::stream::{connect_source, connect_target};
+use crate::flow::{plugin, queues};
 use crate::model::Lsn;
 
 /// Asks for the transaction whose commit record starts at `lsn` to be left out. The stream must not run; its next run
@@ -38,7 +39,11 @@ pub async fn request(options: &StreamOptions, lsn: Lsn) -> Result<Vec<String>, F
         ));
     }
     let source = connect_source(options).await?;
-    let end = facts::source_end(&source).await?;
+    let options = &plugin::as_it_reads(options, &source).await?;
+    let end = match options.by_triggers() {
+        true => queues::next_tick(&source, options).await?,
+        false => facts::source_end(&source).await?,
+    };
     if lsn > end {
         return refuse(format!(
             "{lsn} lies beyond the source's end of WAL {end}: there is no such transaction yet"

@@ -11,6 +11,7 @@ use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
 use crate::flow::monitor::CAUGHT_UP_BYTES;
 use crate::flow::options::StreamOptions;
+use crate::flow::plugin;
 use crate::flow::view::{StreamState, StreamView, TableView};
 use crate::model::{Lsn, TablePattern};
 use crate::pg::{self, ConnectOptions};
@@ -52,7 +53,8 @@ async fn limited<T>(
 
 async fn read_slot(options: &StreamOptions) -> Result<Option<SlotRow>, FlowError> {
     let source = pg::connect(&options.source).await.map_err(FlowError::Source)?;
-    facts::read_slot(&source, &options.slot()).await
+    let options = plugin::as_it_reads(options, &source).await?;
+    facts::read_place(&source, &options).await
 }
 
 async fn read_target(options: &StreamOptions) -> Result<TargetState, FlowError> {
@@ -118,6 +120,11 @@ fn show_slot(view: &mut StreamView, slot: &SlotRow, state: &TargetState, process
     view.retained_wal_bytes = slot.retained;
     view.slot_status.clone_from(&slot.wal_status);
     view.received_lsn = view.received_lsn.max(view.applied_lsn);
+    if let Some(seconds) = slot.waiting_seconds {
+        "trigger".clone_into(&mut view.capture);
+        (view.lag_bytes, view.lag_seconds) = (0, seconds);
+        return;
+    }
     if process || view.applied_lsn == Lsn::INVALID {
         return;
     }

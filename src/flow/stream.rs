@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rand::Rng;
 use tokio::sync::watch;
@@ -16,8 +17,9 @@ use crate::apply::skip;
 use crate::apply::target_session::TargetSession;
 use crate::apply::writers;
 use crate::apply::{Applier, ApplyOptions, ApplyReport};
+use crate::capture::auto::{Asked, Way};
 use crate::capture::slot::stopped;
-use crate::capture::{SlotReader, Written};
+use crate::capture::{Reader, Written};
 use crate::flow::control::{self, Control, Request};
 use crate::flow::error::FlowError;
 use crate::flow::facts;
@@ -30,6 +32,7 @@ use crate::flow::patience::Patience;
 use crate::flow::pipeline::{self, Pipeline};
 use crate::flow::plugin;
 use crate::flow::prepare::{Preparation, Ready};
+use crate::flow::queues;
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
 use crate::flow::work::TableWork;
@@ -61,10 +64,15 @@ pub async fn run(
         Until::Stopped | Until::CaughtUp => None,
     };
     let mut patience = Patience::new(&board.view());
-    let mut owned = None;
+    let (mut owned, mut counted) = (None, false);
     let mut retry = Retry::new(options.park.pause);
     loop {
-        let mut life = Life { position: &mut target_position, owned: &mut owned, retry: &mut retry };
+        let mut life = Life {
+            position: &mut target_position,
+            owned: &mut owned,
+            retry: &mut retry,
+            counted: &mut counted,
+        };
         let once = Box::pin(run_once(options, until, &mut life, events, board, stop.clone()));
         let error = match once.await {
             Ok(Ended::Done) if *stop.borrow() => return ended_early(until),
@@ -145,6 +153,8 @@ struct Life<'a> {
     position: &'a mut Option<Lsn>,
     owned: &'a mut Option<i64>,
     retry: &'a mut Retry,
+    /// The position is the number of a tick.
+    counted: &'a mut bool,
 }
 
 async fn run_once(
@@ -161,10 +171,18 @@ async fn run_once(
         *life.position = Some(facts::source_end(&source).await?);
     }
     board.update(|v| v.state = StreamState::Copying);
-    let plugin = plugin::choose(options, &source, events).await?;
+    let way = plugin::choose(options, &source, events).await?;
     let mut options = options.clone();
-    options.capture.plugin = Some(plugin);
+    match way {
+        Way::Slot(plugin) => options.capture.plugin = Some(plugin),
+        Way::Triggers => options.capture.asked = Asked::Trigger,
+    }
     let options = &options;
+    if options.by_triggers() && matches!(until, Until::Position(_)) {
+        return Err(FlowError::Refused(vec![
+            "--until POSITION is a place in the WAL, which a stream by triggers does not read; use --until caught-up".to_owned(),
+        ]));
+    }
     let mut stopping = stop.clone();
     let (owned, try_parked) = (*life.owned, life.retry.is_due());
     let preparation = async {
@@ -180,6 +198,12 @@ async fn run_once(
     *life.owned = Some(ready.generation);
     if try_parked {
         life.retry.tried();
+    }
+    if options.by_triggers() && until == Until::CaughtUp {
+        // The reader's first own snapshot, which is taken after this command began.
+        let caught_up = queues::next_tick(&source, options).await?;
+        *life.position = Some(life.position.filter(|_| *life.counted).unwrap_or(caught_up));
+        *life.counted = true;
     }
     // A table that joins belongs to what is to be caught up with.
     let until = life.position.filter(|_| ready.joining.is_empty());
@@ -199,13 +223,13 @@ struct Running<'a> {
 impl Running<'_> {
     async fn stream(
         &mut self,
-        ready: Ready,
-        replication: ReplicationClient,
+        mut ready: Ready,
+        replication: Option<ReplicationClient>,
         source: Session,
         target: Session,
         mut stop: watch::Receiver<bool>,
     ) -> Result<Ended, FlowError> {
-        let routes = Arc::new(ready.routes);
+        let routes = Arc::new(std::mem::take(&mut ready.routes));
         let progress = Progress::resume(ready.from, ready.confirmed);
         let skips = self.skips(&target).await?;
         let any_skips = !skips.is_empty();
@@ -215,9 +239,10 @@ impl Running<'_> {
             self.applier(&routes, ready.replica_role, ready.generation, progress, asked).await?;
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
-        let read = (ready.from, ready.work.as_slice(), ready.publications.as_slice());
-        let reader = self.reader(&source, replication, read, &routes, written).await?;
-        let watched = Watched::new(reader.received(), routes.clone(), self.board);
+        let (reader, received) = self.reader(&source, replication, &ready, &routes, written).await?;
+        let consumer = queues::consumer(self.options, &ready.work, ready.generation);
+        let watched = Watched::new(received, routes.clone(), self.board);
+        let applied = report.clone();
         let monitor = Monitor {
             options: self.options,
             events: self.events,
@@ -260,18 +285,29 @@ impl Running<'_> {
         if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
             self.retry.now();
         }
-        let stopped = *stop.borrow();
-        let error = match outcome {
-            Ok(ended) => match pipeline.finish().await {
-                Ok(()) if ended == Ended::Done && !stopped => {
-                    return self.finished(&target, &ready.work, &ready.left_out).await;
-                }
-                Ok(()) => return Ok(ended),
-                Err(error) => error,
-            },
-            Err(error) => pipeline.cause(error),
+        let finished = match outcome {
+            Ok(ended) => Ok((ended, pipeline.finish().await)),
+            Err(error) => Err(pipeline.cause(error)),
         };
-        self.set_aside(&target, &ready.work, error).await
+        if self.options.by_triggers() && matches!(finished, Ok((_, Ok(())))) {
+            let durable = applied.borrow().durable;
+            queues::clean_up(&source, &consumer, durable).await?;
+        }
+        self.conclude(finished, (&target, &ready.work, &ready.left_out), *stop.borrow()).await
+    }
+
+    /// What the end of the pipeline means: it is done, it begins again without a table, or it failed.
+    async fn conclude(
+        &mut self,
+        finished: Result<(Ended, Result<(), FlowError>), FlowError>,
+        (target, work, left_out): (&Session, &[TableWork], &[TableName]),
+        told_to_stop: bool,
+    ) -> Result<Ended, FlowError> {
+        match finished {
+            Ok((Ended::Done, Ok(()))) if !told_to_stop => self.finished(target, work, left_out).await,
+            Ok((ended, Ok(()))) => Ok(ended),
+            Ok((_, Err(error))) | Err(error) => self.set_aside(target, work, error).await,
+        }
     }
 
     /// Copies the tables that join; then the stream begins again with them. A copy that cannot be is told, and the others
@@ -346,28 +382,42 @@ impl Running<'_> {
         std::future::pending().await
     }
 
-    /// Starts the replication stream at `from`.
+    /// Starts to read at the position; with what shows how far it has come.
     async fn reader(
         &self,
         source: &Session,
-        replication: ReplicationClient,
-        (from, work, publications): (Lsn, &[TableWork], &[String]),
+        replication: Option<ReplicationClient>,
+        ready: &Ready,
         routes: &RouteTable,
         written: watch::Receiver<Written>,
-    ) -> Result<SlotReader, FlowError> {
-        let slot = self.options.slot();
-        let reading = plugin::reading(self.options, source, work, routes, publications).await?;
-        let open = (replication, &self.options.source);
-        let reader =
-            pipeline::open_reader(source, open, &slot, from, &reading, GroupLimits::default(), written)
-                .await?;
-        self.events.info(format!("streaming from slot \"{slot}\" at {from}"));
+    ) -> Result<(Reader, Arc<AtomicU64>), FlowError> {
+        let (slot, from) = (self.options.slot(), ready.from);
+        let (reader, received, what) = match replication {
+            Some(replication) => {
+                let work = ready.work.as_slice();
+                let reading =
+                    plugin::reading(self.options, source, work, routes, &ready.publications).await?;
+                let open = (replication, &self.options.source);
+                let limits = GroupLimits::default();
+                let reader =
+                    pipeline::open_reader(source, open, &slot, from, &reading, limits, written).await?;
+                let received = reader.received();
+                (Reader::from(reader), received, "slot")
+            }
+            None => {
+                let consumer = queues::consumer(self.options, &ready.work, ready.generation);
+                let (work, copied) = (&ready.work, &ready.copied);
+                let reader = queues::open_reader(self.options, work, consumer, copied, from, written).await?;
+                (reader.into(), Arc::new(AtomicU64::new(from.0)), "triggers as")
+            }
+        };
+        self.events.info(format!("streaming from {what} \"{slot}\" at {from}"));
         self.board.update(|v| {
             v.state = StreamState::CatchingUp;
             v.error = None;
             v.applied_lsn = v.applied_lsn.max(from);
         });
-        Ok(reader)
+        Ok((reader, received))
     }
 
     /// The transactions to leave out; a request that came too late is told and removed.

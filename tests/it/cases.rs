@@ -3,7 +3,7 @@
 //! A case is `create.sql` (run on the source), `target.sql` (on the target, may be missing), `during.sql` (on the source, after
 //! the first rows were copied; may be missing) and `expect.toml` (see [`Case`]). It is run, side by side in databases of its
 //! own: with the changes of `during.sql` as a backlog that the next run finds, and with a stream running while they are made; and
-//! a third time with a stream that reads wal2json, unless `expect.toml` says why that cannot be. All must end as `expect.toml` says.
+//! a third and fourth time with a stream that reads wal2json, and one that reads triggers, unless `expect.toml` says why that cannot be. All must end as `expect.toml` says.
 //!
 //! The files hold statements that end with `;` at the end of a line; each is sent by itself, so it is a transaction unless
 //! BEGIN and COMMIT stand around it.
@@ -92,6 +92,8 @@ struct Case {
     before: Option<u32>,
     /// Why it cannot be run with wal2json.
     wal2json_cannot: Option<String>,
+    /// Why it cannot be run with triggers.
+    trigger_cannot: Option<String>,
     /// Who reads the source, and who writes the target.
     #[serde(default = "superuser")]
     source_user: String,
@@ -241,6 +243,8 @@ enum Way {
     Live,
     /// As `Live`, from a slot with wal2json.
     Json,
+    /// As `Live`, from queues that triggers fill.
+    Trigger,
 }
 
 impl Way {
@@ -250,6 +254,7 @@ impl Way {
             Way::Backlog => "backlog",
             Way::Live => "live",
             Way::Json => "json",
+            Way::Trigger => "trig",
         }
     }
 }
@@ -269,7 +274,9 @@ fn run_case(name: &str) {
     }
     std::thread::scope(|scope| {
         let json = files.case.wal2json_cannot.is_none() && has_wal2json();
-        let ways = [Some(Way::Backlog), Some(Way::Live), json.then_some(Way::Json)];
+        let trigger = files.case.trigger_cannot.is_none();
+        let ways =
+            [Some(Way::Backlog), Some(Way::Live), json.then_some(Way::Json), trigger.then_some(Way::Trigger)];
         for way in ways.into_iter().flatten() {
             let (pair, files) = (&pair, &files);
             std::thread::Builder::new()
@@ -307,8 +314,10 @@ async fn run_way(pair: &Pair, files: &Files, way: Way) {
     if !files.during.is_empty() {
         match way {
             // What was refused cannot run.
-            Way::Live | Way::Json if case.first.exit == 0 => stage.change_while_streaming(files).await,
-            Way::Backlog | Way::Live | Way::Json => execute(&pair.source, way, &files.during).await,
+            Way::Live | Way::Json | Way::Trigger if case.first.exit == 0 => {
+                stage.change_while_streaming(files).await
+            }
+            _ => execute(&pair.source, way, &files.during).await,
         }
         stage.catch_up("run after the changes", &case.after);
     }
@@ -351,6 +360,9 @@ fn configuration(pair: &Pair, case: &Case, way: Way) -> String {
             "[connections.{name}]\nhost = \"{socket}\"\nport = {port}\nuser = \"{user}\"\ndatabase = \"{}\"\n",
             way.name()
         ));
+        if way == Way::Trigger && name == way.name() {
+            text.push_str("capture = \"trigger\"\n");
+        }
         if way == Way::Json && name == way.name() {
             text.push_str("capture = \"slot\"\nplugin = \"wal2json\"\nallow_lossy_numbers = true\n");
         }
@@ -399,7 +411,7 @@ impl Stage<'_> {
         let mut running = self.program.spawn(&["stream", "--source", self.way.name()]);
         wait::until("the stream runs", LIMIT, async || {
             assert!(running.is_running(), "the stream ended early:\n{}", running.stderr());
-            running.stderr().contains("streaming from slot")
+            running.stderr().contains("streaming from")
         })
         .await;
         execute(&self.pair.source, self.way, &files.during).await;

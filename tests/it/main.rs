@@ -26,6 +26,7 @@ mod repack_throttle;
 mod shapes;
 mod slots;
 mod stream_basics;
+mod triggers;
 mod unfit;
 mod wal2json;
 mod ways_on;

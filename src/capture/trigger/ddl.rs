@@ -20,6 +20,28 @@ CREATE TABLE IF NOT EXISTS repcloud.tick (
     made_at    timestamptz NOT NULL,
     PRIMARY KEY (consumer, number))";
 
+/// Which streams read which queues. A queue row goes only when every one of them has it durably.
+pub const READS: &str = "\
+CREATE TABLE IF NOT EXISTS repcloud.reads (
+    consumer text NOT NULL,
+    queue    oid  NOT NULL,
+    PRIMARY KEY (consumer, queue))";
+
+/// The one sequence of all queues that streams read: it orders changes of different tables, of one transaction as of
+/// several that waited for each other.
+pub const SHARED_SEQUENCE: &str = "CREATE SEQUENCE IF NOT EXISTS repcloud.queue_seq CACHE 1";
+
+/// How a queue is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueKind {
+    /// Of an unlogged table.
+    pub unlogged: bool,
+    /// Its numbers come from the one sequence of all streams' queues.
+    pub shared: bool,
+    /// The triggers fire whoever writes, which only the table's owner may ask for.
+    pub always: bool,
+}
+
 /// Settings under which a row becomes text: as the sessions that read it have them, whatever the writer's are.
 const PINNED: &str = "SET search_path = pg_catalog, pg_temp SET \"DateStyle\" = 'ISO, YMD' SET \"IntervalStyle\" = 'postgres' \
      SET \"TimeZone\" = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' \
@@ -31,13 +53,14 @@ pub fn queue_name(table: Oid) -> String {
 }
 
 /// Makes everything, in order, for one transaction. `sql_name` is the table, quoted; of an unlogged table the queue is
-/// unlogged as well: after a crash of the server both are empty.
-pub fn create(table: Oid, sql_name: &str, unlogged: bool) -> Vec<String> {
+/// unlogged as well: after a crash of the server both are empty. [`SHARED_SEQUENCE`] must be there where it is used.
+pub fn create(table: Oid, sql_name: &str, how: QueueKind) -> Vec<String> {
     let queue = format!("repcloud.{}", queue_name(table));
-    let kind = if unlogged { "UNLOGGED TABLE" } else { "TABLE" };
+    let sequence = if how.shared { "repcloud.queue_seq".to_owned() } else { format!("{queue}_seq") };
+    let kind = if how.unlogged { "UNLOGGED TABLE" } else { "TABLE" };
     let insert = |columns: &str, values: &str| {
         format!(
-            "INSERT INTO {queue} (seq, xid, op{columns}) VALUES (pg_catalog.nextval('{queue}_seq'), \
+            "INSERT INTO {queue} (seq, xid, op{columns}) VALUES (pg_catalog.nextval('{sequence}'), \
              pg_catalog.pg_current_xact_id(), {values});"
         )
     };
@@ -49,15 +72,15 @@ pub fn create(table: Oid, sql_name: &str, unlogged: bool) -> Vec<String> {
         insert(", old", "'D', pg_catalog.format('%s', OLD)"),
     );
     let truncate = format!("{} RETURN NULL;", insert("", "'T'"));
-    let mut all = vec![
-        // Looked up by name when the function runs, and never cached in a session: rows of one key keep their order.
-        format!("CREATE SEQUENCE {queue}_seq CACHE 1"),
-        format!(
-            "CREATE {kind} {queue} (seq bigint PRIMARY KEY, xid xid8 NOT NULL, op \"char\" NOT NULL, old text, new text) \
+    let mut all = vec![format!(
+        "CREATE {kind} {queue} (seq bigint PRIMARY KEY, xid xid8 NOT NULL, op \"char\" NOT NULL, old text, new text) \
              WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"
-        ),
-        format!("ALTER SEQUENCE {queue}_seq OWNED BY {queue}.seq"),
-    ];
+    )];
+    if !how.shared {
+        // Looked up by name when the function runs, and never cached in a session: rows of one key keep their order.
+        all.insert(0, format!("CREATE SEQUENCE {sequence} CACHE 1"));
+        all.push(format!("ALTER SEQUENCE {sequence} OWNED BY {queue}.seq"));
+    }
     for (name, body) in [("row", &rows), ("truncate", &truncate)] {
         let function = format!("{queue}_{name}()");
         all.push(format!(
@@ -75,7 +98,7 @@ pub fn create(table: Oid, sql_name: &str, unlogged: bool) -> Vec<String> {
         "CREATE TRIGGER {statement} AFTER TRUNCATE ON {sql_name} FOR EACH STATEMENT EXECUTE FUNCTION {queue}_truncate()"
     ));
     // Replicated writes, and restores, too.
-    for trigger in [row, statement] {
+    for trigger in [row, statement].into_iter().filter(|_| how.always) {
         all.push(format!("ALTER TABLE {sql_name} ENABLE ALWAYS TRIGGER {trigger}"));
     }
     all
@@ -92,7 +115,8 @@ pub fn drop(table: Oid, sql_name: Option<&str>) -> Vec<String> {
         }
     }
     for function in ["row", "truncate"] {
-        all.push(format!("DROP FUNCTION IF EXISTS {queue}_{function}()"));
+        // A trigger that only the table's owner may drop by name goes with its function, which is ours.
+        all.push(format!("DROP FUNCTION IF EXISTS {queue}_{function}() CASCADE"));
     }
     all.push(format!("DROP TABLE IF EXISTS {queue}"));
     all
@@ -102,9 +126,13 @@ pub fn drop(table: Oid, sql_name: Option<&str>) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn kind(unlogged: bool) -> QueueKind {
+        QueueKind { unlogged, shared: false, always: true }
+    }
+
     #[test]
     fn triggers_come_last_and_go_first() {
-        let create = create(7, "public.t", false);
+        let create = create(7, "public.t", kind(false));
         let first = create.iter().position(|sql| sql.starts_with("CREATE TRIGGER")).unwrap();
         assert!(
             create[first..]
@@ -128,7 +156,14 @@ mod tests {
 
     #[test]
     fn the_queue_of_an_unlogged_table_is_unlogged() {
-        assert!(create(7, "t", true)[1].starts_with("CREATE UNLOGGED TABLE repcloud.queue_7 "));
-        assert!(create(7, "t", false)[1].starts_with("CREATE TABLE repcloud.queue_7 "));
+        assert!(create(7, "t", kind(true))[1].starts_with("CREATE UNLOGGED TABLE repcloud.queue_7 "));
+        assert!(create(7, "t", kind(false))[1].starts_with("CREATE TABLE repcloud.queue_7 "));
+    }
+
+    #[test]
+    fn queues_of_streams_share_a_sequence_and_only_an_owner_makes_triggers_fire_always() {
+        let all = create(7, "t", QueueKind { unlogged: false, shared: true, always: false });
+        assert!(all.iter().all(|sql| !sql.contains("SEQUENCE") && !sql.contains("ENABLE ALWAYS")), "{all:?}");
+        assert!(all.iter().any(|sql| sql.contains("nextval('repcloud.queue_seq')")), "{all:?}");
     }
 }

@@ -1,13 +1,18 @@
 //! Changes from a queue that triggers fill, for roles that may not use a slot (`proto-notes/trigger-queue.md`).
 //!
 //! `ddl` says what stands on the source, `rows` makes changes of queue rows (both pure); `tick` writes snapshots down,
-//! `reader` cuts batches by them, `cleaner` removes what every consumer has.
+//! `reader` cuts batches by them, `cleaner` removes what every consumer has. `stream_ticks`, `stream_reader` and
+//! `stream_cleaner` do the same for a stream, which reads several queues at once.
 
 pub mod cleaner;
 pub mod ddl;
 pub mod reader;
 pub mod rows;
+pub mod stream_cleaner;
+pub mod stream_reader;
+pub mod stream_ticks;
 pub mod tick;
 
 pub use reader::{QueueOptions, QueueReader, TickMarks};
 pub use rows::{QueueError, QueueTable};
+pub use stream_reader::{StreamReader, StreamTable};

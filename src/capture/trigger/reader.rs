@@ -64,7 +64,7 @@ pub struct QueueReader {
 }
 
 /// A text, as its bytes: in a database of encoding SQL_ASCII they may be any.
-struct Raw<'a>(&'a [u8]);
+pub(super) struct Raw<'a>(pub(super) &'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {

@@ -126,7 +126,7 @@ impl QueueTable {
 }
 
 /// A page of batch `number`, which was cut at `made_at`; `last`: nothing of it follows. One batch is one transaction, its
-/// number the position.
+/// number the position; its commit begins where the one before ended.
 pub fn page(number: u64, made_at: PgTimestamp, changes: Vec<Change>, first: bool, last: bool) -> TxnBatch {
     let position = Lsn(number);
     let caught_up_to = if last { position } else { Lsn(number.saturating_sub(1)) };
@@ -134,7 +134,8 @@ pub fn page(number: u64, made_at: PgTimestamp, changes: Vec<Change>, first: bool
     if first && last && changes.is_empty() {
         return TxnBatch { caught_up_to, ..TxnBatch::default() };
     }
-    let txn = TxnId { xid: 0, commit_lsn: position, commit_time: made_at };
+    let commit_lsn = Lsn(number.saturating_sub(1));
+    let txn = TxnId { xid: 0, commit_lsn, commit_time: made_at };
     let span = TxnSpan { txn, changes: 0..changes.len(), end_lsn: last.then_some(position) };
     TxnBatch { changes, txns: vec![span], bytes, caught_up_to, urgent: false }
 }

@@ -41,10 +41,10 @@ const SHAPE: &str = "coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%
      coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%s %s %s', t.tgname, t.tgenabled, t.xmin), ', ' ORDER BY t.tgname) \
             FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $2 AND t.tgname LIKE '!repcloud%'), '')";
 
-const COLUMNS: &str = "number, snapshot::text, shape, \
+pub(super) const COLUMNS: &str = "number, snapshot::text, shape, \
      ((extract(epoch FROM made_at) - 946684800) * 1000000)::int8";
 
-fn tick(row: &tokio_postgres::Row) -> Result<Tick, tokio_postgres::Error> {
+pub(super) fn tick(row: &tokio_postgres::Row) -> Result<Tick, tokio_postgres::Error> {
     let number: i64 = row.try_get(0)?;
     Ok(Tick {
         number: u64::try_from(number).unwrap_or(0),

@@ -5,7 +5,7 @@ mod idle;
 mod kill;
 mod kill_copy;
 mod large;
-mod load;
+pub(crate) mod load;
 mod restart;
 mod signals;
 mod stall;

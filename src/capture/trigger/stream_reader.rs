@@ -1,0 +1,280 @@
+//! The reader of a stream's queues: a tick, then the rows that it shows and the one before did not, of all tables, in the
+//! order of the one sequence.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use crate::capture::slot::stopped;
+use crate::capture::trigger::ddl;
+use crate::capture::trigger::reader::Raw;
+use crate::capture::trigger::rows::{QueueError, QueueRow, QueueTable, page};
+use crate::capture::trigger::stream_cleaner::StreamCleaner;
+use crate::capture::trigger::stream_ticks::{self, StreamConsumer, reshaped};
+use crate::capture::trigger::tick::Tick;
+use crate::capture::{CaptureError, Written};
+use crate::model::{Change, Lsn, Oid, TxnBatch};
+use crate::pg::{PgError, Session};
+
+/// How often quiet queues are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Rows of the first page; how many come after that depends on their size.
+const FIRST_PAGE: i64 = 100;
+/// Bytes of row data that a page should hold.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// One captured table of a stream.
+#[derive(Debug, Clone)]
+pub struct StreamTable {
+    /// Its rows.
+    pub table: QueueTable,
+    /// Batches up to this one are in the copy of every target table it feeds.
+    pub copied_at: Lsn,
+    /// Nothing but new rows is wanted.
+    pub insert_only: bool,
+}
+
+/// Reads the queues of one stream until told to stop.
+#[derive(Debug)]
+pub struct StreamReader {
+    reading: Reading,
+    cleaner: StreamCleaner,
+}
+
+impl StreamReader {
+    /// Begins behind the first of `ticks` ([`stream_ticks::adopt`]); the others are its next batches. `session` reads, `cleaning`
+    /// removes what `written` says is durable. No batch holds more than `most` changes.
+    pub async fn open(
+        session: Session,
+        cleaning: Session,
+        tables: Vec<StreamTable>,
+        consumer: StreamConsumer,
+        ticks: Vec<Tick>,
+        most: usize,
+        written: watch::Receiver<Written>,
+    ) -> Result<Self, CaptureError> {
+        session.batch_execute("SET synchronous_commit = on").await.map_err(PgError::from)?;
+        cleaning.batch_execute("SET synchronous_commit = off").await.map_err(PgError::from)?;
+        let mut ticks: VecDeque<Tick> = ticks.into();
+        let Some(last) = ticks.pop_front() else {
+            return Err(QueueError::TickLost { consumer: consumer.name, number: 0 }.into());
+        };
+        let cleaner = StreamCleaner { session: cleaning, consumer: consumer.clone(), written };
+        let (pages, news) = (pages(&tables), news(&tables));
+        let reading = Reading {
+            pages,
+            news,
+            session,
+            tables,
+            consumer,
+            ticks,
+            last,
+            first: true,
+            most,
+            rows: FIRST_PAGE,
+            truncated: None,
+        };
+        Ok(StreamReader { reading, cleaner })
+    }
+
+    /// Runs until `stop` turns true, or an error. Batches go to `out`; when it is full, reading rests.
+    pub async fn run(
+        self,
+        out: mpsc::Sender<TxnBatch>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), CaptureError> {
+        let StreamReader { mut reading, cleaner } = self;
+        tokio::select! {
+            biased;
+            result = reading.run(out, stop) => result,
+            failed = cleaner.run() => match failed { Ok(never) => match never {}, Err(error) => Err(error.into()) },
+        }
+    }
+}
+
+/// A page of all queues: $1 the last number read, $2 and $3 the snapshots, $4 rows, $5 the batch.
+fn pages(tables: &[StreamTable]) -> String {
+    let of = |(index, table): (usize, &StreamTable)| {
+        let queue = ddl::queue_name(table.table.oid());
+        format!(
+            "(SELECT seq, op::text AS op, old, new, xid::text AS xid, {index} AS of FROM repcloud.{queue} WHERE seq > $1 AND $5::int8 > {} \
+             AND pg_catalog.pg_visible_in_snapshot(xid, (SELECT $2::text::pg_catalog.pg_snapshot)) \
+             AND NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $3::text::pg_catalog.pg_snapshot)) ORDER BY seq LIMIT $4)",
+            table.copied_at.0
+        )
+    };
+    let all: Vec<String> = tables.iter().enumerate().map(of).collect();
+    format!("SELECT * FROM ({}) AS queues ORDER BY seq LIMIT $4", all.join(" UNION ALL "))
+}
+
+/// Whether something committed that the snapshot $1 does not show.
+fn news(tables: &[StreamTable]) -> String {
+    let of = |table: &StreamTable| {
+        format!(
+            "EXISTS (SELECT FROM repcloud.{} WHERE NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $1::text::pg_catalog.pg_snapshot)))",
+            ddl::queue_name(table.table.oid())
+        )
+    };
+    let all: Vec<String> = tables.iter().map(of).collect();
+    format!("SELECT {}", all.join(" OR "))
+}
+
+/// The reader without what cleans up behind it.
+#[derive(Debug)]
+struct Reading {
+    /// The statement that gives a page, and the one that tells whether there is anything.
+    pages: String,
+    news: String,
+    session: Session,
+    tables: Vec<StreamTable>,
+    consumer: StreamConsumer,
+    /// Written before we began, not applied yet.
+    ticks: VecDeque<Tick>,
+    last: Tick,
+    /// No tick was written yet: who began us wants one at once, to know what had committed by then.
+    first: bool,
+    most: usize,
+    /// Of the next page.
+    rows: i64,
+    /// A TRUNCATE, of as many tables as came one after the other in one transaction, and that transaction.
+    truncated: Option<(String, Change)>,
+}
+
+impl Reading {
+    async fn run(
+        &mut self,
+        out: mpsc::Sender<TxnBatch>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), CaptureError> {
+        loop {
+            let next = match self.ticks.pop_front() {
+                Some(tick) => tick,
+                None => {
+                    if !std::mem::take(&mut self.first) {
+                        tokio::select! {
+                            biased;
+                            () = stopped(&mut stop) => return Ok(()),
+                            () = out.closed() => return Ok(()),
+                            () = sleep(LOOK_EVERY) => if !self.has_news().await? { continue },
+                        }
+                    }
+                    stream_ticks::write(&self.session, &self.consumer, self.last.number + 1, None).await?
+                }
+            };
+            self.check_shapes(&next)?;
+            if !self.deliver(&next, &out, &mut stop).await? {
+                return Ok(());
+            }
+            self.last = next;
+        }
+    }
+
+    /// A table that was changed after its copy ends the stream.
+    fn check_shapes(&self, next: &Tick) -> Result<(), CaptureError> {
+        let followed = |t: &&StreamTable| t.copied_at.0 <= self.last.number;
+        let oids: Vec<Oid> = self.tables.iter().filter(followed).map(|t| t.table.oid()).collect();
+        let Some(oid) = reshaped(&self.last, next, &oids) else { return Ok(()) };
+        let table = self.tables.iter().find(|t| t.table.oid() == oid);
+        match table {
+            Some(table) => Err(QueueError::Reshaped { table: table.table.name().clone() }.into()),
+            None => Ok(()),
+        }
+    }
+
+    async fn has_news(&self) -> Result<bool, CaptureError> {
+        let sql = self.session.prepared(&self.news).await.map_err(PgError::from)?;
+        let row = self.session.query_one(&sql, &[&self.last.snapshot]).await.map_err(PgError::from)?;
+        Ok(row.try_get(0).map_err(PgError::from)?)
+    }
+
+    /// Hands on the rows that `next` shows, page by page; false: nobody wants them any more. Later snapshots see these rows
+    /// too, and nobody removes them before they are durable on the target, so each page is a transaction of its own.
+    async fn deliver(
+        &mut self,
+        next: &Tick,
+        out: &mpsc::Sender<TxnBatch>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<bool, CaptureError> {
+        let (mut after, mut first) = (i64::MIN, true);
+        self.truncated = None;
+        loop {
+            let (mut changes, last) = self.page(next, &mut after).await?;
+            if last {
+                changes.extend(self.truncated.take().map(|(_, change)| change));
+            }
+            let batch = page(next.number, next.made_at, changes, first, last);
+            first = false;
+            tokio::select! {
+                biased;
+                () = stopped(stop) => return Ok(false),
+                sent = out.send(batch) => if sent.is_err() { return Ok(false) },
+            }
+            if last {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The next rows, and whether they are the last ones.
+    async fn page(&mut self, next: &Tick, after: &mut i64) -> Result<(Vec<Change>, bool), CaptureError> {
+        let sql = self.session.prepared(&self.pages).await.map_err(PgError::from)?;
+        let number = i64::try_from(next.number).unwrap_or(i64::MAX);
+        let found = self
+            .session
+            .query(&sql, &[&*after, &next.snapshot, &self.last.snapshot, &self.rows, &number])
+            .await
+            .map_err(PgError::from)?;
+        let mut changes = Vec::with_capacity(found.len());
+        for row in &found {
+            let seq = row.try_get(0).map_err(PgError::from)?;
+            let op: &str = row.try_get(1).map_err(PgError::from)?;
+            let old: Option<Raw<'_>> = row.try_get(2).map_err(PgError::from)?;
+            let new: Option<Raw<'_>> = row.try_get(3).map_err(PgError::from)?;
+            let xid: &str = row.try_get(4).map_err(PgError::from)?;
+            let of: i32 = row.try_get(5).map_err(PgError::from)?;
+            let op = op.bytes().next().unwrap_or_default();
+            *after = seq;
+            let Some(table) = usize::try_from(of).ok().and_then(|of| self.tables.get(of)) else { continue };
+            if table.insert_only && op != b'I' {
+                continue;
+            }
+            let row = QueueRow { seq, op, old: old.map(|r| r.0), new: new.map(|r| r.0) };
+            let change = table.table.change(&row)?;
+            changes.extend(take_in(&mut self.truncated, xid, change));
+        }
+        let last = i64::try_from(found.len()).unwrap_or(i64::MAX) < self.rows;
+        self.rows = self.next_rows(&changes);
+        Ok((changes, last))
+    }
+
+    /// As many as should fit into a batch, by the size of those just read, and not suddenly many more.
+    fn next_rows(&self, changes: &[Change]) -> i64 {
+        if changes.is_empty() {
+            return self.rows;
+        }
+        let bytes: usize = changes.iter().map(Change::data_len).sum();
+        let fit = PAGE_BYTES / (bytes / changes.len()).max(1);
+        let most = i64::try_from(self.most.min(fit)).unwrap_or(i64::MAX);
+        most.clamp(1, self.rows.saturating_mul(4))
+    }
+}
+
+/// The changes to hand on: tables that one transaction truncated one after the other are one TRUNCATE, as the partitions of a
+/// table are; it is held back until something else comes.
+fn take_in(held: &mut Option<(String, Change)>, xid: &str, change: Change) -> Vec<Change> {
+    if let (Some((of, Change::Truncate { relations, .. })), Change::Truncate { relations: more, .. }) =
+        (held.as_mut(), &change)
+        && of.as_str() == xid
+    {
+        relations.extend(more.iter().filter(|r| !relations.contains(r)).cloned().collect::<Vec<_>>());
+        return Vec::new();
+    }
+    let before = held.take().map(|(_, change)| change);
+    if matches!(change, Change::Truncate { .. }) {
+        *held = Some((xid.to_owned(), change));
+        return before.into_iter().collect();
+    }
+    before.into_iter().chain([change]).collect()
+}

@@ -1,0 +1,176 @@
+//! Streams that read queues which triggers fill.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use repcloud::cluster::StopMode;
+use std::time::Duration;
+
+use crate::crash::load::{ENTRIES, INVARIANT, Load, Reader, SCHEMA, assert_all_arrived, durable_pair};
+use crate::support::cluster::{Pair, builder};
+use crate::support::db::{Db, assert_same};
+use crate::support::process::Repcloud;
+use crate::support::scaled;
+use crate::support::stream::{LIMIT, Stream, configuration, connection};
+
+/// What stands on the source: triggers, functions and queues, slots and publications.
+const LEFT: &str = "SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!repcloud%') || ' ' ||
+    (SELECT count(*) FROM pg_proc WHERE proname LIKE 'queue\\_%') || ' ' ||
+    (SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'queue\\_%') || ' ' ||
+    (SELECT count(*) FROM pg_replication_slots) || ' ' || (SELECT count(*) FROM pg_publication)";
+
+/// The same configuration, but for the way the source is read.
+fn by_triggers(stream: &mut Stream, entries: &[&str]) {
+    let text = configuration(&stream.pair, entries);
+    let text = text.replacen("[connections.prod]\n", "[connections.prod]\ncapture = \"trigger\"\n", 1);
+    stream.program = Repcloud::new(&text);
+}
+
+async fn stream(pair: Pair, schema: &str, entries: &[&str]) -> Stream {
+    let mut stream = Stream::over(pair, schema, "", entries).await;
+    by_triggers(&mut stream, entries);
+    stream
+}
+
+const ORDERS: &str = "CREATE TABLE public.orders (id bigint PRIMARY KEY, total numeric(10,2), note text);
+     ALTER TABLE orders REPLICA IDENTITY NOTHING;
+     INSERT INTO public.orders SELECT i, i * 1.5, 'note ' || i FROM generate_series(1, 1000) i";
+
+#[tokio::test]
+async fn rows_and_changes_arrive_without_a_slot_and_removal_leaves_nothing() {
+    let entries = &["mode = \"dml\"\ntables = [\"public.orders\"]"];
+    let stream = stream(Pair::start(), ORDERS, entries).await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.orders").await;
+    assert_eq!(stream.source.value(LEFT).await, "2 2 1 0 0");
+    stream
+        .source
+        .exec(
+            "INSERT INTO orders VALUES (2001, 1, NULL), (2002, 2, '');
+             UPDATE orders SET total = total + 1 WHERE id % 3 = 0;
+             DELETE FROM orders WHERE id % 7 = 0;
+             UPDATE orders SET id = id + 10000 WHERE id % 11 = 0",
+        )
+        .await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.orders").await;
+    let queue = "SELECT 'repcloud.queue_' || 'public.orders'::regclass::oid";
+    let queue = stream.source.value(queue).await;
+    assert_eq!(
+        stream.source.value(&format!("SELECT count(*) FROM {queue}")).await,
+        "0",
+        "rows that are applied go"
+    );
+    stream.source.exec("TRUNCATE orders; INSERT INTO orders VALUES (1, 1, 'again')").await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.orders").await;
+    let dropped = ["drop-table", "public.orders", "--yes"];
+    stream.program.run(&dropped, LIMIT).expect_code(0);
+    assert_eq!(stream.source.value(LEFT).await, "0 0 0 0 0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaled_killed_at_random_moments_nothing_is_lost_or_doubled() {
+    let seed: u64 = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let source = builder("source").setting("fsync", "on");
+    let mut stream = stream(durable_pair(source), SCHEMA, ENTRIES).await;
+    stream.catch_up();
+    let load = Load::start(&stream.pair.source, 2);
+    // A batch is a snapshot of the source, so at each the same holds as of the source.
+    let reader = Reader::start(&stream.pair.target, INVARIANT);
+    for round in 0..scaled(10, 50) {
+        let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
+        // The moment is the test's subject: anywhere between connecting and streaming for a while.
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..1500))).await;
+        match round % 5 {
+            1 | 3 => stream.pair.target.restart(StopMode::Immediate).unwrap(),
+            4 => stream.pair.source.restart(StopMode::Immediate).unwrap(),
+            _ => {}
+        }
+        assert!(running.is_running(), "it gave up: {}", running.stderr());
+        running.kill();
+        if round % 5 == 2 {
+            stream.pair.target.restart(StopMode::Immediate).unwrap();
+        }
+    }
+    load.goes_on(20).await;
+    let committed = load.stop().await;
+    assert_all_arrived(&mut stream).await;
+    let looks = reader.stop().await;
+    println!("{committed} transactions, {looks} looks");
+    assert!(looks > 20, "the reader looked {looks} times only");
+    assert_eq!(stream.source.value("SELECT count(*) FROM pg_replication_slots").await, "0");
+}
+
+#[tokio::test]
+async fn several_targets_read_one_queue_and_removing_one_leaves_the_others_whole() {
+    let stream = Stream::new(ORDERS, "CREATE DATABASE second", &[]).await;
+    let second = Db::connect(&stream.pair.target, "second").await;
+    let program = |name: &str, database: &str| {
+        let source =
+            connection("prod", &stream.pair.source, "app").replacen("]\n", "]\ncapture = \"trigger\"\n", 1);
+        let target = connection(name, &stream.pair.target, database);
+        let entry =
+            format!("source = \"prod\"\ntarget = \"{name}\"\nmode = \"dml\"\ntables = [\"public.orders\"]");
+        Repcloud::new(&format!("{source}{target}[[replicate]]\n{entry}\n"))
+    };
+    let (copy, other) = (program("copy", "app"), program("other", "second"));
+    let catch_up = |program: &Repcloud| {
+        program.run(&["stream", "--source", "prod", "--until", "caught-up"], LIMIT).expect_code(0)
+    };
+    catch_up(&copy);
+    catch_up(&other);
+    assert_eq!(stream.source.value(LEFT).await, "2 2 1 0 0", "one queue");
+    stream.source.exec("UPDATE orders SET note = 'changed' WHERE id < 100").await;
+    catch_up(&copy);
+    // The other target has not read them: they stay.
+    let queue = stream.source.value("SELECT 'repcloud.queue_' || 'public.orders'::regclass::oid").await;
+    assert_eq!(stream.source.value(&format!("SELECT count(*) FROM {queue}")).await, "99");
+    copy.run(&["drop-table", "public.orders", "--yes"], LIMIT).expect_code(0);
+    assert_eq!(stream.source.value(LEFT).await, "2 2 1 0 0", "the other's queue stays");
+    stream.source.exec("DELETE FROM orders WHERE id > 500").await;
+    catch_up(&other);
+    assert_same(&stream.source, &second, "public.orders").await;
+    assert_eq!(stream.source.value(&format!("SELECT count(*) FROM {queue}")).await, "0");
+}
+
+/// The role may not drop by name what only the owner may, and makes no trigger fire always.
+#[tokio::test]
+async fn the_rights_trigger_and_select_are_enough_and_what_they_miss_is_said() {
+    let entries = &["mode = \"dml\"\ntables = [\"public.orders\"]"];
+    let mut stream = Stream::over(Pair::start(), ORDERS, "", entries).await;
+    stream
+        .source
+        .exec("CREATE ROLE app LOGIN; GRANT CREATE ON DATABASE app TO app; GRANT TRIGGER, SELECT ON orders TO app")
+        .await;
+    let text = configuration(&stream.pair, entries).replacen(
+        "[connections.prod]\n",
+        "[connections.prod]\ncapture = \"trigger\"\n",
+        1,
+    );
+    stream.program = Repcloud::new(&text.replacen("user = \"postgres\"", "user = \"app\"", 1));
+    let told = stream.catch_up().stderr;
+    assert!(told.contains("do not fire for sessions with session_replication_role = replica"), "{told}");
+    stream.source.exec("UPDATE orders SET note = 'changed' WHERE id < 100").await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.orders").await;
+    stream.program.run(&["drop-table", "public.orders", "--yes"], LIMIT).expect_code(0);
+    assert_eq!(stream.source.value(LEFT).await, "0 0 0 0 0");
+}
+
+#[tokio::test]
+async fn a_table_that_joins_is_copied_and_followed_and_order_holds_across_tables() {
+    let schema = "CREATE TABLE public.parent (id int PRIMARY KEY); CREATE TABLE public.child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE);
+         INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT i, i FROM generate_series(1, 50) i";
+    let mut stream = stream(Pair::start(), schema, &["mode = \"dml\"\ntables = [\"public.parent\"]"]).await;
+    stream.catch_up();
+    stream.source.exec("INSERT INTO parent VALUES (51); INSERT INTO child VALUES (51, 51)").await;
+    by_triggers(&mut stream, &["mode = \"dml\"\ntables = [\"public.parent\", \"public.child\"]"]);
+    stream.catch_up();
+    stream.source.exec("DELETE FROM parent WHERE id < 10; INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1, 1); UPDATE child SET parent = 1 WHERE id = 20").await;
+    stream.catch_up();
+    for table in ["public.parent", "public.child"] {
+        assert_same(&stream.source, &stream.target, table).await;
+    }
+}
