@@ -362,6 +362,7 @@ impl Job<'_> {
             attempt: 0,
             blocked_by: Vec::new(),
             throttled_by: None,
+            copy_seconds: 0.0,
             lock_ms: 0.0,
             error: None,
             rebuild: self.rebuild.to_text(),

@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS repcloud.repack (
     copied_xid     xid8,
     -- What is to be different in the new table (--order-by and the like), as JSON.
     rebuild        text        NOT NULL DEFAULT '',
+    -- Seconds of the copy, those in which it rested left out.
+    copy_seconds   double precision NOT NULL DEFAULT 0,
     started_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now()
 );

@@ -97,6 +97,8 @@ pub struct RepackRow {
     pub blocked_by: Vec<i32>,
     /// Why the copy rests.
     pub throttled_by: Option<String>,
+    /// Seconds of the copy without those in which it rested.
+    pub copy_seconds: f64,
     /// How long the exclusive lock was held.
     pub lock_ms: f64,
     /// What went wrong last.
@@ -106,7 +108,7 @@ pub struct RepackRow {
 }
 
 const COLUMNS: &str = "table_oid, schema_name, table_name, shadow_oid, slot, state, prepared, copied_at_lsn, fingerprint, after, \
-     request, rows_copied, rows_total, bytes_before, bytes_after, changes, attempt, blocked_by, throttled_by, lock_ms, error, rebuild";
+     request, rows_copied, rows_total, bytes_before, bytes_after, changes, attempt, blocked_by, throttled_by, lock_ms, error, rebuild, copy_seconds";
 
 impl RepackRow {
     /// It is neither done nor undone.
@@ -140,6 +142,7 @@ impl RepackRow {
             attempt: row.try_get("attempt")?,
             blocked_by: row.try_get("blocked_by")?,
             throttled_by: row.try_get("throttled_by")?,
+            copy_seconds: row.try_get("copy_seconds")?,
             lock_ms: row.try_get("lock_ms")?,
             error: row.try_get("error")?,
             rebuild: row.try_get("rebuild")?,
@@ -160,7 +163,7 @@ pub fn slot_name(database: Oid, table: Oid) -> String {
 /// Makes the table, in a schema that [`crate::apply::checkpoint::ensure_schema`] has made.
 pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
     let complete = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'repcloud.repack'::pg_catalog.regclass \
-                    AND attname = 'rebuild')";
+                    AND attname = 'copy_seconds')";
     if exists(client).await? && client.query_one(complete, &[]).await?.try_get(0)? {
         return Ok(());
     }
@@ -168,7 +171,8 @@ pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
     // A table that an earlier version made lacks the last columns.
     let sql = format!(
         "BEGIN; {lock}; {}; ALTER TABLE repcloud.repack ADD COLUMN IF NOT EXISTS copied_xid xid8, \
-         ADD COLUMN IF NOT EXISTS published text, ADD COLUMN IF NOT EXISTS rebuild text NOT NULL DEFAULT ''; COMMIT",
+         ADD COLUMN IF NOT EXISTS published text, ADD COLUMN IF NOT EXISTS rebuild text NOT NULL DEFAULT '', \
+         ADD COLUMN IF NOT EXISTS copy_seconds float8 NOT NULL DEFAULT 0; COMMIT",
         include_str!("schema.sql")
     );
     Ok(client.batch_execute(&sql).await?)
@@ -222,7 +226,7 @@ pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
                VALUES ($1, $2, $3, $4, 'planned', $5, $6, $7, $8, $9) \
                ON CONFLICT (table_oid) DO UPDATE SET schema_name = $2, table_name = $3, shadow_oid = 0, slot = $4, state = 'planned', \
                prepared = $5, copied_at_lsn = '0/0', copied_xid = NULL, published = NULL, fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
-               bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, lock_ms = 0, \
+               bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, copy_seconds = 0, lock_ms = 0, \
                error = NULL, rebuild = $9, started_at = now(), updated_at = now()";
     let (schema, name) = (&row.table.schema, &row.table.table);
     let past = "DELETE FROM repcloud.repack WHERE schema_name = $1 AND table_name = $2 AND table_oid <> $3 \
@@ -308,15 +312,16 @@ pub async fn is_published_as_before(
     Ok(session.query_one(&statement, &[&table, &publications]).await?.try_get(0)?)
 }
 
-/// How many rows are copied, and why the copy rests.
+/// How many rows are copied, in how many seconds without those in which the copy rested, and why it rests now.
 pub async fn set_progress(
     client: &Client,
     table: Oid,
     rows: i64,
+    seconds: f64,
     throttled_by: Option<&str>,
 ) -> Result<(), RepackError> {
-    let sql = "UPDATE repcloud.repack SET rows_copied = $2, throttled_by = $3, updated_at = now() WHERE table_oid = $1";
-    client.execute(sql, &[&table, &rows, &throttled_by]).await?;
+    let sql = "UPDATE repcloud.repack SET rows_copied = $2, copy_seconds = $3, throttled_by = $4, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &rows, &seconds, &throttled_by]).await?;
     Ok(())
 }
 

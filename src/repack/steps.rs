@@ -95,7 +95,7 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
         // Vacuum may clean up behind it again.
         snapshot.release().await?;
     }
-    state::set_progress(&job.session, job.oid, rows, None).await?;
+    state::set_progress(&job.session, job.oid, rows, began.elapsed().as_secs_f64(), None).await?;
     // This commit waits for the disk and so covers those of the copy, which did not.
     state::set_rows_copied(&job.session, job.oid).await?;
     job.report.rows_copied = rows;

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use crate::pg;
+use crate::pg::{self, Session};
 use crate::repack::error::RepackError;
 use crate::repack::options::RepackOptions;
-use crate::repack::state;
+use crate::repack::state::{self, RepackRow};
 
 /// One repack as CONTRACT 4 writes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,7 +20,7 @@ pub struct RepackView {
     pub rows_copied: i64,
     /// Rows expected.
     pub rows_total: i64,
-    /// Seconds until the rows are copied, at the rate so far.
+    /// Seconds until the rows are copied, at the rate so far without rests; none while it rests.
     pub eta_seconds: Option<f64>,
     /// Changes applied since.
     pub changes_replayed: i64,
@@ -40,17 +40,33 @@ pub struct RepackView {
     /// Bytes of WAL that its slot holds back; not part of the JSON.
     #[serde(skip)]
     pub retained: i64,
+    /// Bytes of the table, indexes included, when it began; not part of the JSON.
+    #[serde(skip)]
+    pub bytes: i64,
+}
+
+/// Seconds until the rows are copied.
+fn eta(row: &RepackRow) -> Option<f64> {
+    let copying = row.state == state::RepackState::ShadowReady && row.rows_copied > 0;
+    let left = (row.rows_total - row.rows_copied).max(0) as f64;
+    (copying && row.throttled_by.is_none()).then(|| left * row.copy_seconds / row.rows_copied as f64)
 }
 
 /// Unfinished repacks of a connection, and those that ended within a day.
 pub async fn read(options: &RepackOptions) -> Result<Vec<RepackView>, RepackError> {
     let session = pg::connect(&options.connect).await?;
-    if !state::exists(&session).await? {
+    let views = read_on(&session, &options.connection).await?;
+    session.close().await?;
+    Ok(views)
+}
+
+/// The same on a session that is there; `connection` is its name.
+pub async fn read_on(session: &Session, connection: &str) -> Result<Vec<RepackView>, RepackError> {
+    if !state::exists(session).await? {
         return Ok(Vec::new());
     }
     let sql = "SELECT r.table_oid, CASE WHEN q.oid IS NOT NULL THEN pg_total_relation_size(q.oid) \
                ELSE greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(), c.applied_lsn))::int8 END, coalesce(c.changes, 0), \
-               extract(epoch FROM now() - r.started_at)::float8, \
                coalesce(greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)), 0)::int8, \
                EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = 7300104 AND l.objid = r.table_oid \
                        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) \
@@ -62,23 +78,22 @@ pub async fn read(options: &RepackOptions) -> Result<Vec<RepackView>, RepackErro
     for row in session.query(sql, &[]).await? {
         let oid: u32 = row.try_get(0)?;
         let lag: Option<i64> = row.try_get(1)?;
-        let (changes, age): (i64, f64) = (row.try_get(2)?, row.try_get(3)?);
-        let (retained, running): (i64, bool) = (row.try_get(4)?, row.try_get(5)?);
-        facts.insert(oid, (lag.unwrap_or(0), changes, age, retained, running));
+        let changes: i64 = row.try_get(2)?;
+        let (retained, running): (i64, bool) = (row.try_get(3)?, row.try_get(4)?);
+        facts.insert(oid, (lag.unwrap_or(0), changes, retained, running));
     }
-    let rows = state::read_all(&session).await?;
-    session.close().await?;
+    let rows = state::read_all(session).await?;
     let views = rows.into_iter().filter_map(|row| {
-        let (lag, changes, age, retained, running) = *facts.get(&row.table_oid)?;
-        let copying = row.state == state::RepackState::ShadowReady && row.rows_copied > 0;
-        let left = (row.rows_total - row.rows_copied).max(0) as f64;
+        let (lag, changes, retained, running) = *facts.get(&row.table_oid)?;
+        let eta_seconds = eta(&row).filter(|_| running);
         Some(RepackView {
-            connection: options.connection.clone(),
+            connection: connection.to_owned(),
             table: row.table.to_string(),
             state: row.state.as_str().to_owned(),
             rows_copied: row.rows_copied,
             rows_total: row.rows_total.max(row.rows_copied),
-            eta_seconds: copying.then(|| left * age / row.rows_copied as f64),
+            eta_seconds,
+            bytes: row.bytes_before,
             changes_replayed: changes.max(row.changes),
             lag_bytes: lag,
             // Of a process that tries, not of one that has stopped.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::capture::trigger::ddl;
 use crate::model::{Oid, TableName};
@@ -90,6 +90,7 @@ impl Watch<'_> {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = (0, None);
+        let (mut copying, mut looked) = (Duration::ZERO, Instant::now());
         loop {
             tokio::select! {
                 biased;
@@ -99,8 +100,14 @@ impl Watch<'_> {
             self.requests().await?;
             self.retained().await?;
             let now = (self.shown.rows.load(Ordering::Relaxed), self.shown.resting());
+            let passed = looked.elapsed();
+            looked += passed;
+            if now.1.is_none() {
+                copying += passed;
+            }
             if now != written {
-                state::set_progress(&self.session, self.oid, now.0, now.1.as_deref()).await?;
+                let seconds = copying.as_secs_f64();
+                state::set_progress(&self.session, self.oid, now.0, seconds, now.1.as_deref()).await?;
                 written = now;
             }
         }

@@ -9,6 +9,7 @@ pub mod dry_run;
 pub mod init;
 pub mod man;
 pub mod repack;
+mod repack_bar;
 pub mod reset;
 pub mod show_connections;
 pub mod skip;

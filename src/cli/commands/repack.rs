@@ -1,11 +1,13 @@
 //! `repack`, `prepare`, `swap`, `abort`, `create-schema`, `drop-schema`.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
 use tokio::sync::watch;
 
 use super::dry_run;
 use crate::cli::args::{ConnectionArgs, OnFailureArg, PrepareArgs, RepackArgs};
+use crate::cli::commands::repack_bar;
 use crate::cli::report::{Exit, Failure};
 use crate::cli::run::Context;
 use crate::cli::wiring::{block_on, connection_events, repack as options_of, repack_of};
@@ -122,11 +124,21 @@ async fn one(
 ) -> Result<(), RepackError> {
     let events = connection_events(&options.connection);
     let told = |report: &TableReport| tell(context, report);
-    let done = match work {
-        Work::Repack => repack::repack(options, Goal::Repack, &events, stop, told).await?,
-        Work::Prepare => repack::repack(options, Goal::Prepare, &events, stop, told).await?,
-        Work::Swap => repack::swap(options, &events, stop, told).await?,
-        Work::Abort => repack::abort(options, &events, told).await?,
+    let work = async {
+        match work {
+            Work::Repack => repack::repack(options, Goal::Repack, &events, stop, told).await,
+            Work::Prepare => repack::repack(options, Goal::Prepare, &events, stop, told).await,
+            Work::Swap => repack::swap(options, &events, stop, told).await,
+            Work::Abort => repack::abort(options, &events, told).await,
+        }
+    };
+    let done = match context.progress && std::io::stderr().is_terminal() {
+        false => work.await?,
+        true => tokio::select! {
+            biased;
+            done = work => done?,
+            never = repack_bar::keep(options) => match never {},
+        },
     };
     reports.extend(done);
     Ok(())

@@ -164,7 +164,7 @@ fn line(view: &StreamView, changes_per_second: u64) -> String {
     )
 }
 
-fn progress_bar(done: u64, total: u64) -> String {
+pub(super) fn progress_bar(done: u64, total: u64) -> String {
     const WIDTH: u64 = 24;
     let filled = (done * WIDTH).checked_div(total).unwrap_or(0).min(WIDTH) as usize;
     format!("[{}{}]", "#".repeat(filled), "-".repeat(WIDTH as usize - filled))

@@ -373,3 +373,29 @@ async fn a_swap_whose_session_is_ended_is_tried_again() {
     assert_eq!(live.admin.table_hash("orders").await, before);
     live.assert_clean().await;
 }
+/// On a terminal, as `script` makes one.
+#[tokio::test]
+async fn a_terminal_shows_a_line_unless_it_is_not_wanted() {
+    let (live, hold) = Live::held(ORDERS, "").await;
+    for (options, shown) in [("", true), (" --no-progress", false)] {
+        let seen = live.program.home().join(format!("seen{shown}"));
+        let program = format!("{} repack --table public.orders{options}", env!("CARGO_BIN_EXE_repcloud"));
+        let mut running = std::process::Command::new("script")
+            .args(["--quiet", "--flush", "--return", "--command", &program])
+            .arg(&seen)
+            .env("REPCLOUD_HOME", live.program.home())
+            .env("HOLD", &hold)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        live.copy_rests().await;
+        let text = || String::from_utf8_lossy(&std::fs::read(&seen).unwrap_or_default()).into_owned();
+        if shown {
+            until("the line is there", LIMIT, || async { text().contains("rests: ") }).await;
+        }
+        live.command("abort", &TABLE).0.expect_code(0);
+        running.wait().unwrap();
+        assert_eq!(text().contains("public.orders  copy ["), shown, "{}", text());
+    }
+}
