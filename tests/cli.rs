@@ -298,9 +298,10 @@ fn every_command_explains_itself_and_no_other_is_offered() {
     }
     assert_eq!(code(&home.run(&[])), 2);
     assert!(out(&home.run(&["--version"])).starts_with("repcloud 0."));
-    for (command, refused) in
-        [("swap", &["--dry-run", "--min-bloat"][..]), ("abort", &["--window", "--on-failure"])]
-    {
+    for (command, refused) in [
+        ("swap", &["--dry-run", "--min-bloat", "--order-by", "--tablespace"][..]),
+        ("abort", &["--window", "--on-failure"]),
+    ] {
         let help = out(&home.run(&[command, "--help"]));
         assert!(help.contains("--connection"), "{help}");
         assert!(

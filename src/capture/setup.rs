@@ -15,7 +15,9 @@ use crate::capture::publish::{PublicationPlan, WantedTable};
 use crate::catalog::{CatalogError, ServerError, read_tables};
 use crate::model::{RetryAdvice, TableName, quote_ident};
 
-pub use queue::{Captured, QueueFacts, create_queue, drop_queue, read_queue, subscribe, unsubscribe};
+pub use queue::{
+    Captured, QueueFacts, create_queue, drop_queue, read_queue, stream_readers, subscribe, unsubscribe,
+};
 pub use read::{TableRequest, read_condition, read_publications, read_source, read_table_facts, read_wanted};
 
 /// How long and how often to try for the locks (SHARE UPDATE EXCLUSIVE on each table: it waits for VACUUM,

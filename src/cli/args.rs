@@ -80,7 +80,10 @@ pub enum Command {
         mut_arg("dry_run", hidden),
         mut_arg("postpone_swap", hidden),
         mut_arg("min_bloat", hidden),
-        mut_arg("min_size", hidden)
+        mut_arg("min_size", hidden),
+        mut_arg("order_by", hidden),
+        mut_arg("tablespace", hidden),
+        mut_arg("column_order", hidden)
     )]
     Swap(RepackArgs),
     /// Undo unfinished repacks completely; may be repeated
@@ -91,7 +94,14 @@ pub enum Command {
         mut_arg("min_bloat", hidden),
         mut_arg("min_size", hidden),
         mut_arg("window", hidden),
-        mut_arg("on_failure", hidden)
+        mut_arg("on_failure", hidden),
+        mut_arg("order_by", hidden),
+        mut_arg("tablespace", hidden),
+        mut_arg("column_order", hidden),
+        mut_arg("verify", hidden),
+        mut_arg("max_lock_ms", hidden),
+        mut_arg("attempts", hidden),
+        mut_arg("jobs", hidden)
     )]
     Abort(RepackArgs),
     /// Let a running process pause
@@ -131,7 +141,7 @@ pub enum CaptureArg {
     Auto,
     /// From a slot, or not at all
     Slot,
-    /// From a queue that triggers on the table fill; only repack reads one yet
+    /// From a queue that triggers on the table fill
     Trigger,
 }
 

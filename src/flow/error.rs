@@ -5,6 +5,7 @@ use crate::apply::checkpoint::StateError;
 use crate::capture::CaptureError;
 use crate::capture::publish::Finding;
 use crate::capture::setup::SetupError;
+use crate::capture::trigger::QueueError;
 use crate::catalog::CatalogError;
 use crate::catalog::ddl::DdlError;
 use crate::copy::CopyError;
@@ -156,6 +157,9 @@ impl FlowError {
         match self {
             FlowError::Stopped(reason) => Some(reason.hint(source)),
             FlowError::Apply(error) => error.hint(source),
+            FlowError::Capture(CaptureError::Queue(QueueError::Reshaped { table })) => Some(format!(
+                "make the same change on the target, and copy the table again: repcloud reset --source {source} --table {table} --recopy"
+            )),
             FlowError::SlotTimeout { .. } => Some(
                 "end these transactions, or start again when they have ended; no slot was left behind"
                     .to_owned(),

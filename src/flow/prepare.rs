@@ -119,6 +119,9 @@ impl<'a> Preparation<'a> {
             left_out: Vec::new(),
         };
         followed::withdraw(source, options, events).await?;
+        if options.by_triggers() {
+            queues::refuse_change_of_capture(source, options).await?;
+        }
         this.resolve().await?;
         this.check_plugin(slot_there).await?;
         this.check_publication().await?;
@@ -150,6 +153,9 @@ impl<'a> Preparation<'a> {
         // Where the stream begins anew, what passed by is in the copy, or a person has accepted the gap.
         if checkpoint::read(self.target, &self.options.key).await?.is_some_and(|c| c.ready) {
             followed::mark_gaps(self.source, self.target, self.options, &self.work, self.events).await?;
+            if self.options.by_triggers() {
+                queues::mark_gaps(self.source, self.target, self.options, &self.work, self.events).await?;
+            }
         }
         self.take_in_again().await?;
         self.leave_out_unfit().await?;
@@ -349,8 +355,14 @@ impl<'a> Preparation<'a> {
                 self.work.iter().filter(|w| w.entry.copy && !begun(&w.target.to_string())).collect();
             findings.extend(circles::findings(self.source, &to_copy, &targets).await?);
         }
-        let mut unfit: Vec<(TableName, String)> =
-            findings.iter().map(|f| (f.table.clone(), f.to_string())).collect();
+        let mut unfit: Vec<(TableName, String)> = Vec::new();
+        for finding in &findings {
+            let why = finding.to_string().trim_end_matches(';').to_owned();
+            match unfit.iter_mut().find(|(table, _)| *table == finding.table) {
+                Some((_, all)) => *all = format!("{all}; {why}"),
+                None => unfit.push((finding.table.clone(), why)),
+            }
+        }
         if runs {
             for work in to_make {
                 let makes = first_rows::check_ddl(self.source, self.target, &[work]).await;
@@ -376,7 +388,7 @@ impl<'a> Preparation<'a> {
     }
 
     /// Fills [`Self::rows_before`] for target tables of which nothing is recorded.
-    async fn look_for_rows(&mut self, records: &[TableRecord]) -> Result<(), FlowError> {
+    async fn look_for_rows(&mut self, records: &[TableRecord], runs: bool) -> Result<(), FlowError> {
         let known: BTreeSet<&str> = records.iter().map(|r| r.target_table.as_str()).collect();
         let new = |w: &&TableWork| !self.rows_before.contains_key(&w.target);
         let new = self.work.iter().filter(new).map(|w| w.target.clone());
@@ -385,7 +397,11 @@ impl<'a> Preparation<'a> {
             return Ok(());
         }
         for table in read_tables(self.target, &new).await? {
-            let rows = rows_exist(self.target, &table.name).await?;
+            let rows = match rows_exist(self.target, &table.name).await {
+                // The copy finds the same, and the table stands aside with it.
+                Err(error) if runs && error.advice() == RetryAdvice::Stop => false,
+                rows => rows?,
+            };
             self.rows_before.insert(table.name, rows);
         }
         for missing in new {
@@ -398,8 +414,8 @@ impl<'a> Preparation<'a> {
         let options = self.options;
         let row = checkpoint::read(self.target, &options.key).await?;
         let records = checkpoint::read_tables(self.target, &options.key).await?;
-        self.look_for_rows(&records).await?;
         let runs = row.as_ref().is_some_and(|r| r.ready);
+        self.look_for_rows(&records, runs).await?;
         let records = if runs { self.leave_out_full(records).await? } else { records };
         let mut tables = Vec::with_capacity(self.work.len());
         let targets: Vec<_> = self.work.iter().map(|w| (w.target.clone(), w.entry.copy)).collect();

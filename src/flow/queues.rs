@@ -5,7 +5,8 @@
 
 use tokio::sync::watch;
 
-use crate::apply::checkpoint;
+use crate::apply::checkpoint::{self, TableState};
+use crate::apply::parked_store;
 use crate::apply::writers;
 use crate::capture::publish::Finding;
 use crate::capture::setup::{self, Captured, SetupError};
@@ -188,6 +189,63 @@ pub(crate) async fn is_subscribed(
         }
     }
     Ok(true)
+}
+
+/// Marks the tables that were made anew under their name: nothing queued what was written into them so far. To be called before
+/// they are subscribed, which hides it.
+pub(crate) async fn mark_gaps(
+    source: &Session,
+    target: &Session,
+    options: &StreamOptions,
+    work: &[TableWork],
+    events: &Events,
+) -> Result<(), FlowError> {
+    let key = &options.key;
+    if !stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)? {
+        return Ok(());
+    }
+    let records = checkpoint::read_tables(target, key).await?;
+    let follows = |w: &&TableWork| {
+        let record = records.iter().find(|r| r.target_table == w.target.to_string());
+        record.is_some_and(|r| matches!(r.state, TableState::Streaming | TableState::Parked))
+    };
+    let sql = "SELECT count(*) = cardinality($2::oid[]) FROM repcloud.reads WHERE consumer = $1 AND queue = ANY ($2)";
+    for work in work.iter().filter(follows) {
+        let tables: Vec<Oid> = storage(work).iter().map(|t| t.oid).collect();
+        let row = source.query_one(sql, &[&options.slot(), &tables]).await.map_err(source_error)?;
+        if row.try_get(0).map_err(source_error)? {
+            continue;
+        }
+        let (name, source_table) = (&work.target, &work.source.name);
+        let why = format!(
+            "source table {source_table} was made anew, so that changes of it have passed by; copy it again \
+             (repcloud reset --source {} --table {name} --recopy)",
+            key.source
+        );
+        parked_store::give_up(target, key, std::slice::from_ref(name), &why).await?;
+        events.warning(format!("target table {name} is not followed any more: {why}"));
+    }
+    Ok(())
+}
+
+/// A stream that reads a slot cannot read triggers from one start to the next: what lies between would be lost.
+pub(crate) async fn refuse_change_of_capture(
+    source: &Session,
+    options: &StreamOptions,
+) -> Result<(), FlowError> {
+    if stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)? {
+        return Ok(());
+    }
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1)";
+    let row = source.query_one(sql, &[&options.slot()]).await.map_err(source_error)?;
+    if !row.try_get::<_, bool>(0).map_err(source_error)? {
+        return Ok(());
+    }
+    let (slot, name) = (options.slot(), &options.key.source);
+    Err(FlowError::Refused(vec![format!(
+        "the stream reads slot \"{slot}\", which is there; it cannot read triggers instead and lose nothing: go on with capture = \"slot\", \
+         or take all its tables out (repcloud drop-table --archive) and begin anew with triggers; `repcloud status` shows the stream of {name}"
+    )]))
 }
 
 /// Makes what is missing: schema, queues, triggers. An attempt that gets no lock is told, and made again.

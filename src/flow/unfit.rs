@@ -4,7 +4,6 @@ use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::flow::error::FlowError;
 use crate::flow::parking::with_hint;
 use crate::flow::prepare::Preparation;
-use crate::flow::start::StopReason;
 use crate::flow::work::new_record;
 use crate::model::{Lsn, RetryAdvice, TableName, quote_ident};
 
@@ -59,8 +58,13 @@ impl Preparation<'_> {
             return Ok(records);
         }
         for table in full {
-            let reason = FlowError::Stopped(StopReason::TargetHoldsRows { table: table.clone() });
-            self.leave_out(&table, &with_hint(&reason, &self.options.key)).await?;
+            let source = &self.options.key.source;
+            let reset = format!("repcloud reset --source {source} --table {table}");
+            let why = format!(
+                "target table {table} already holds rows; it is not overwritten: replace them by {reset} --recopy, or keep them as first \
+                 rows by {reset} --accept-target"
+            );
+            self.leave_out(&table, &why).await?;
         }
         Ok(checkpoint::read_tables(self.target, &self.options.key).await?)
     }

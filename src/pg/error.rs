@@ -110,6 +110,11 @@ impl PgError {
         }
     }
 
+    /// See [`failure::is_gone_meanwhile`].
+    pub fn is_gone_meanwhile(&self) -> bool {
+        matches!(self, PgError::Server { sqlstate, message, .. } if failure::is_gone_meanwhile(sqlstate, message))
+    }
+
     /// The server has no publication of the name that a slot is read with.
     pub fn is_missing_publication(&self) -> bool {
         matches!(self, PgError::Server { sqlstate, message, .. } if sqlstate == "42704" && message.starts_with("publication "))

@@ -69,6 +69,15 @@ pub fn class_of_sqlstate(sqlstate: &str) -> FailureClass {
     }
 }
 
+/// The server met an object in its catalogs that somebody dropped while it read them: reading again helps.
+pub fn is_gone_meanwhile(sqlstate: &str, message: &str) -> bool {
+    match sqlstate {
+        "42704" => message.starts_with("publication "),
+        "XX000" => message.starts_with("cache lookup failed"),
+        _ => false,
+    }
+}
+
 /// The class of an error of tokio-postgres.
 pub fn class_of(error: &tokio_postgres::Error) -> FailureClass {
     if let Some(db) = error.as_db_error() {

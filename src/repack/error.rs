@@ -227,6 +227,7 @@ impl RepackError {
     /// What its owner should do.
     pub fn advice(&self) -> RetryAdvice {
         match self {
+            RepackError::Server(error) if error.is_gone_meanwhile() => RetryAdvice::Reconnect,
             RepackError::Server(error) | RepackError::Statement { error, .. } => error.advice(),
             RepackError::Flow(error) => error.advice(),
             RepackError::Setup(error) => error.advice(),
@@ -348,6 +349,12 @@ mod tests {
             RepackError::State(StateError::Target(closed())),
             RepackError::Flow(FlowError::State(StateError::Target(closed()))),
             RepackError::Flow(FlowError::Target(closed())),
+            // A publication of somebody else, dropped while the catalogs were read.
+            RepackError::Server(PgError::Server {
+                sqlstate: "42704".into(),
+                message: "publication \"other\" does not exist".into(),
+                hint: None,
+            }),
         ] {
             assert_eq!(error.advice(), RetryAdvice::Reconnect, "{error:?}");
         }

@@ -43,7 +43,7 @@ pub(crate) async fn ensure_schemas(session: &Session) -> Result<(), RepackError>
 
 /// Tables of schema `repcloud`.
 const OUR_TABLES: &str =
-    "version, checkpoint, durability, table_state, parked, conflict, skip, dropped, repack, tick";
+    "version, checkpoint, durability, table_state, parked, conflict, skip, dropped, repack, tick, reads";
 
 /// Removes our schemas, and nothing that a person put into them: then they stay, with an error that names what is there.
 pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
@@ -58,6 +58,19 @@ pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
             )]));
         }
     }
+    let readers = "SELECT DISTINCT consumer FROM repcloud.reads ORDER BY 1";
+    let reads = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = 'repcloud' AND c.relname = 'reads')";
+    if session.query_one(reads, &[]).await?.try_get::<_, bool>(0)? {
+        let rows = session.query(readers, &[]).await?;
+        let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        if !names.is_empty() {
+            return Err(RepackError::Refused(vec![format!(
+                "schema repcloud holds the queues of {}, which streams read by triggers; end these streams first (repcloud drop-table)",
+                names.join(", ")
+            )]));
+        }
+    }
     for schema in [OURS, OLD] {
         let sql = format!("DROP SCHEMA IF EXISTS {schema}");
         session.batch_execute(&sql).await.map_err(doing(format!("dropping schema {schema}")))?;
@@ -67,7 +80,10 @@ pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
         return Ok(());
     }
     let tables: Vec<String> = OUR_TABLES.split(", ").map(|t| format!("repcloud.{t}")).collect();
-    let sql = format!("DROP TABLE IF EXISTS {}; DROP SCHEMA repcloud", tables.join(", "));
+    let sql = format!(
+        "DROP TABLE IF EXISTS {}; DROP SEQUENCE IF EXISTS repcloud.queue_seq; DROP SCHEMA repcloud",
+        tables.join(", ")
+    );
     bounded(session, &sql, "dropping schema repcloud").await
 }
 

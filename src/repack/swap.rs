@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
+use crate::capture::setup;
 use crate::model::{Oid, TableName, quote_ident};
 use crate::pg::Session;
 use crate::repack::blockers::{self, Blockers};
@@ -151,6 +152,20 @@ impl Attempt<'_> {
         Ok(inventory)
     }
 
+    /// Nothing else reads or publishes the table than when its copy began.
+    async fn captured_as_before(&self, session: &Session) -> Result<(), RepackError> {
+        let mut differences = Vec::new();
+        if !state::is_published_as_before(session, self.oid, &publications(self.slot)).await? {
+            differences.push(format!("publication {}", quote_ident(self.slot)));
+        }
+        let readers = setup::stream_readers(session, self.oid).await?;
+        differences.extend(readers.iter().map(|stream| format!("stream {stream} reads it by triggers")));
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(RepackError::Changed { table: self.table.clone(), differences }),
+        }
+    }
+
     async fn locked(
         &self,
         (session, watcher): (&Session, &Session),
@@ -174,15 +189,9 @@ impl Attempt<'_> {
                 return Ok(Outcome::Stale);
             }
         }
-        let ours = publications(self.slot);
-        let publishing = state::is_published_as_before(session, self.oid, &ours);
-        let Ok(as_before) = timeout_at(deadline, publishing).await else {
-            return Ok(Outcome::OutOfTime(READING));
-        };
-        if !as_before? {
-            let differences = vec![format!("publication {}", quote_ident(self.slot))];
-            return Err(RepackError::Changed { table: self.table.clone(), differences });
-        }
+        let capture = timeout_at(deadline, self.captured_as_before(session)).await;
+        let Ok(captured) = capture else { return Ok(Outcome::OutOfTime(READING)) };
+        captured?;
         let Ok(mark) = timeout_at(deadline, following.mark()).await else {
             return Ok(Outcome::OutOfTime(DRAINING));
         };

@@ -11,6 +11,7 @@ use crate::repack::compare::Compared;
 use crate::repack::error::RepackError;
 use crate::repack::job::{Goal, Step, next_step};
 use crate::repack::options::{OnFailure, RepackOptions};
+use crate::repack::preflight;
 use crate::repack::preflight::space::bytes;
 use crate::repack::rebuild::Rebuild;
 use crate::repack::report::{Outcome, TableReport};
@@ -190,6 +191,10 @@ impl<'a> Run<'a> {
         };
         if !state::lock(&session, oid).await? {
             return Err(RepackError::Running { table: table.clone() });
+        }
+        let streams = preflight::streams::check(&session, oid, table).await?;
+        if goal != Goal::Abort && !streams.is_empty() {
+            return Err(RepackError::Refused(streams.iter().map(ToString::to_string).collect()));
         }
         // Whoever had the lock before may have exchanged or undone it meanwhile.
         let unfinished = match self.find(&session).await? {

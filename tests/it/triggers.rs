@@ -66,6 +66,64 @@ async fn rows_and_changes_arrive_without_a_slot_and_removal_leaves_nothing() {
     let dropped = ["drop-table", "public.orders", "--yes"];
     stream.program.run(&dropped, LIMIT).expect_code(0);
     assert_eq!(stream.source.value(LEFT).await, "0 0 0 0 0");
+    stream.program.run(&["drop-schema", "--connection", "prod"], LIMIT).expect_code(0);
+    assert_eq!(
+        stream.source.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repcloud%'").await,
+        "0"
+    );
+}
+
+/// Nothing queued what was written into the new table.
+#[tokio::test]
+async fn a_table_that_was_made_anew_needs_another_copy() {
+    let stream = stream(Pair::start(), ORDERS, &["mode = \"dml\"\ntables = [\"public.orders\"]"]).await;
+    stream.catch_up();
+    stream.source.exec(&format!("DROP TABLE orders; {ORDERS}; DELETE FROM orders WHERE id > 10")).await;
+    for _ in 0..2 {
+        let told = stream.try_catch_up().expect_code(4);
+        assert!(told.stderr.contains("public.orders needs another copy"), "{told:?}");
+    }
+    let reset = ["reset", "--source", "prod", "--table", "public.orders", "--recopy", "--yes"];
+    stream.program.run(&reset, LIMIT).expect_code(0);
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.orders").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_reads_a_slot_is_not_switched_to_triggers() {
+    let entries = &["mode = \"dml\"\ntables = [\"public.orders\"]"];
+    let schema = "CREATE TABLE public.orders (id int PRIMARY KEY)";
+    let mut stream = Stream::over(Pair::start(), schema, "", entries).await;
+    stream.catch_up();
+    by_triggers(&mut stream, entries);
+    let refused = stream.try_catch_up().expect_code(3);
+    assert!(refused.stderr.contains("cannot read triggers instead"), "{refused:?}");
+    stream.program = Repcloud::new(&configuration(&stream.pair, entries));
+    stream.source.exec("INSERT INTO orders VALUES (1)").await;
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.orders").await;
+}
+
+/// Its triggers and its queue belong to the stream.
+#[tokio::test]
+async fn a_table_that_a_stream_reads_by_triggers_is_not_repacked() {
+    let stream = stream(Pair::start(), ORDERS, &["mode = \"dml\"\ntables = [\"public.orders\"]"]).await;
+    stream.catch_up();
+    stream.source.exec("UPDATE orders SET total = total + 1").await;
+    for command in [&["repack"][..], &["repack", "--capture", "slot"], &["repack", "--dry-run"], &["prepare"]]
+    {
+        let table = ["--connection", "prod", "--table", "public.orders"];
+        let refused = stream.program.run(&[command, &table].concat(), LIMIT).expect_code(3);
+        let told = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(told.contains("read by triggers for"), "{command:?}: {refused:?}");
+    }
+    let drop = stream.program.run(&["drop-schema", "--connection", "prod"], LIMIT).expect_code(3);
+    assert!(drop.stderr.contains("repcloud drop-table"), "{drop:?}");
+    let abort = ["abort", "--connection", "prod", "--table", "public.orders"];
+    stream.program.run(&abort, LIMIT).expect_code(0);
+    assert_eq!(stream.source.value(LEFT).await, "2 2 1 0 0");
+    stream.catch_up();
+    assert_same(&stream.source, &stream.target, "public.orders").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,10 +72,25 @@ pub async fn create_queue(client: &Client, table: &TableDef) -> Result<(), Setup
     run_bounded(client, &statements, std::slice::from_ref(&table.name), None, TRIGGER_LOCKS).await
 }
 
-/// Removes queue, functions and triggers of the table with this oid, and all ticks of `consumer`. Where there are none nothing is done.
+/// The streams that read the changes of the table with this oid from its queue, as far as the role may see it.
+pub async fn stream_readers(client: &Client, table: Oid) -> Result<Vec<String>, SetupError> {
+    const WHAT: &str = "looking for streams that read a queue";
+    let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = 'repcloud' AND c.relname = 'reads' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
+    if !client.query_one(there, &[]).await.and_then(|row| row.try_get(0)).map_err(server(WHAT))? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT consumer FROM repcloud.reads WHERE queue = $1 ORDER BY 1";
+    let rows = client.query(sql, &[&table]).await.map_err(server(WHAT))?;
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(server(WHAT))
+}
+
+/// Removes queue, functions and triggers of the table with this oid, and all ticks of `consumer`. Where there are none nothing is done,
+/// nor where a stream reads them.
 pub async fn drop_queue(client: &Client, table: Oid, consumer: &str) -> Result<(), SetupError> {
     let facts = read_queue(client, table).await?;
-    if !facts.queue && !facts.triggers {
+    if !facts.queue && !facts.triggers || !stream_readers(client, table).await?.is_empty() {
         return Ok(());
     }
     let name = facts.table.filter(|_| facts.triggers);

@@ -48,11 +48,13 @@ impl DependentsError {
     }
 
     pub(super) fn server(what: &'static str, table: &str, error: &tokio_postgres::Error) -> Self {
+        let gone =
+            error.as_db_error().is_some_and(|db| failure::is_gone_meanwhile(db.code().code(), db.message()));
         DependentsError::Server {
             what,
             table: table.to_owned(),
             message: failure::describe(error),
-            class: failure::class_of(error),
+            class: if gone { FailureClass::Transient } else { failure::class_of(error) },
         }
     }
 }

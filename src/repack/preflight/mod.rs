@@ -16,6 +16,7 @@ pub mod row_security;
 pub mod server;
 pub mod slot;
 pub mod space;
+pub(crate) mod streams;
 pub mod throttle;
 pub mod transactions;
 
@@ -27,6 +28,7 @@ use super::ask::AskError;
 use super::cleanup::Cleanup;
 use super::options::RepackOptions;
 use super::select::TableFacts;
+use crate::capture::setup::SetupError;
 use crate::catalog::{CatalogError, read_table};
 use crate::model::RetryAdvice;
 use crate::pg::{PgError, Session};
@@ -43,6 +45,9 @@ pub enum PreflightError {
     /// The table's definition could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// Streams that read it.
+    #[error(transparent)]
+    Streams(#[from] SetupError),
     /// Trying a slot failed for a reason that says nothing about the right to have one.
     #[error("trying a replication slot failed: {0}")]
     Slot(#[source] PgError),
@@ -54,6 +59,7 @@ impl PreflightError {
         match self {
             PreflightError::Ask(error) => error.advice(),
             PreflightError::Catalog(error) => error.advice(),
+            PreflightError::Streams(error) => error.advice(),
             PreflightError::Slot(error) => error.advice(),
         }
     }
@@ -98,6 +104,7 @@ pub async fn check_table(
     let mut findings = kind::check(session, table, &options.settings.capture.ways()).await?;
     findings.extend(rights::check(session, table, &server).await?);
     findings.extend(leftovers::check(session, options, table).await?);
+    findings.extend(streams::check(session, table.oid, &table.name).await?);
     findings.extend(transactions::check(session, table, OLD).await?);
     // Of what is no plain table the rest would only say so again.
     if table.kind != 'r' {
