@@ -82,10 +82,6 @@ async fn only_a_permanent_table_that_stands_alone_is_taken() {
         .await;
     for (name, word) in [
         ("unlogged", "no slot sees its changes"),
-        ("parts", "it is partitioned"),
-        ("part", "it is a partition of public.parts"),
-        ("parent", "public.child inherit from it"),
-        ("child", "it inherits from public.parent"),
         ("typed", "it is a table OF type shape"),
         ("view", "it is a view"),
         ("mat", "it is a materialized view"),

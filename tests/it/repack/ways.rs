@@ -124,8 +124,7 @@ async fn a_swap_of_a_table_that_was_changed_is_refused_and_copies_nothing() {
     let (finished, reports) = live.command("swap", &TABLE);
     let finished = finished.expect_code(3);
     assert_eq!(reports[0]["outcome"], "refused", "{finished:?}");
-    for part in ["public.orders is not ready", "was changed since", "`repcloud prepare`", "`repcloud abort`"]
-    {
+    for part in ["public.orders cannot be exchanged", "was changed since", "`prepare`", "`abort`"] {
         assert!(finished.stdout.contains(part), "{part}: {finished:?}");
     }
     assert_eq!(live.admin.value(shadow).await, before, "what is prepared is as it was");
