@@ -30,6 +30,8 @@ pub struct LockLimits {
     pub attempts: u32,
     /// Pause after the first failed attempt; grows with each, with jitter.
     pub pause: Duration,
+    /// The lock is one that writers, or readers, stand in the way of: they are named then.
+    pub against_users: bool,
 }
 
 impl Default for LockLimits {
@@ -38,6 +40,7 @@ impl Default for LockLimits {
             lock_timeout: Duration::from_millis(2000),
             attempts: 10,
             pause: Duration::from_millis(500),
+            against_users: false,
         }
     }
 }
@@ -187,7 +190,7 @@ async fn run_bounded(
             tokio::time::sleep(pause(limits.pause, attempt)).await;
         }
     }
-    let holders = read::lock_holders(client, tables).await?;
+    let holders = read::lock_holders(client, tables, limits.against_users).await?;
     Err(SetupError::Locked { tables: tables.to_vec(), attempts, holders })
 }
 

@@ -140,6 +140,11 @@ impl<'a> Compare<'a> {
                 (table.entry.delivery == Delivery::LogDel).then(|| table.entry.deleted_column.clone());
             self.specs.push(spec);
         }
+        if names.is_empty() && self.specs.is_empty() && self.missing.is_empty() {
+            let StreamKey { source, target } = &self.options.key;
+            self.missing
+                .push(format!("no table of {source} → {target} can be compared: none has been copied"));
+        }
         Ok(())
     }
 

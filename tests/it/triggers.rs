@@ -11,6 +11,7 @@ use crate::support::db::{Db, assert_same};
 use crate::support::process::Repcloud;
 use crate::support::scaled;
 use crate::support::stream::{LIMIT, Stream, configuration, connection};
+use crate::support::wait;
 
 /// What stands on the source: triggers, functions and queues, slots and publications.
 const LEFT: &str = "SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!repcloud%') || ' ' ||
@@ -71,6 +72,20 @@ async fn rows_and_changes_arrive_without_a_slot_and_removal_leaves_nothing() {
         stream.source.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repcloud%'").await,
         "0"
     );
+}
+
+#[tokio::test]
+async fn whoever_keeps_the_triggers_from_a_table_is_named() {
+    let stream = stream(Pair::start(), ORDERS, &["mode = \"dml\"\ntables = [\"public.orders\"]"]).await;
+    let writer = Db::connect(&stream.pair.source, "app").await;
+    writer.exec("BEGIN; UPDATE orders SET total = 0 WHERE id = 1").await;
+    let pid = writer.value("SELECT pg_backend_pid()").await;
+    let running = stream.program.spawn(&["stream", "--source", "prod", "--until", "caught-up"]);
+    let told = format!("sessions that hold one: pid {pid}");
+    wait::until("the writer is named", LIMIT, async || running.stderr().contains(&told)).await;
+    writer.exec("COMMIT").await;
+    running.wait(LIMIT).expect_code(0);
+    assert_same(&stream.source, &stream.target, "public.orders").await;
 }
 
 /// Nothing queued what was written into the new table.

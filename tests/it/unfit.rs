@@ -128,3 +128,11 @@ async fn a_generated_column_that_comes_later_is_told_and_a_failure_is_told_once(
     let failed = stream.try_catch_up();
     assert_eq!(failed.stderr.matches("table public.a").count(), 1, "{failed:?}");
 }
+
+/// Nothing was compared: that is no success.
+#[tokio::test]
+async fn a_stream_that_has_not_begun_is_not_verified() {
+    let stream = Stream::new("CREATE TABLE public.a (id int PRIMARY KEY)", "", &[ALL]).await;
+    let verified = stream.program.run(&["verify", "--source", "prod"], LIMIT).expect_code(1);
+    assert!(verified.stderr.contains("none has been copied"), "{verified:?}");
+}

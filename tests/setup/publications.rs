@@ -119,7 +119,12 @@ fn request(table: &str) -> TableRequest {
 const PUBLICATION: &str = "repcloud_s__t";
 
 fn quick() -> LockLimits {
-    LockLimits { lock_timeout: Duration::from_millis(50), attempts: 2, pause: Duration::from_millis(10) }
+    LockLimits {
+        lock_timeout: Duration::from_millis(50),
+        attempts: 2,
+        pause: Duration::from_millis(10),
+        ..LockLimits::default()
+    }
 }
 
 fn both_names() -> Vec<String> {

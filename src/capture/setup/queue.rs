@@ -10,8 +10,12 @@ use crate::catalog::TableDef;
 use crate::model::{Oid, TableName};
 
 /// CREATE TRIGGER wants SHARE ROW EXCLUSIVE: it waits for those who write, and writers wait behind it. So each attempt is short.
-const TRIGGER_LOCKS: LockLimits =
-    LockLimits { lock_timeout: Duration::from_millis(200), attempts: 8, pause: Duration::from_millis(100) };
+const TRIGGER_LOCKS: LockLimits = LockLimits {
+    lock_timeout: Duration::from_millis(200),
+    attempts: 8,
+    pause: Duration::from_millis(100),
+    against_users: true,
+};
 
 /// What there is of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]

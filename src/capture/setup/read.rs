@@ -59,8 +59,8 @@ SELECT DISTINCT l.pid
   JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
   JOIN pg_catalog.pg_locks l ON l.relation = c.oid AND l.granted AND l.pid <> pg_backend_pid()
-   AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-                  'AccessExclusiveLock')
+   AND ($3 OR l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                  'AccessExclusiveLock'))
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
  ORDER BY l.pid";
 
@@ -281,11 +281,15 @@ async fn probe(
     Ok(Condition { sql: condition.to_owned(), normalised: row.try_get(0)?, columns: row.try_get(1)? })
 }
 
-/// Backends that hold a lock which keeps us from publishing these tables.
-pub(super) async fn lock_holders(client: &Client, tables: &[TableName]) -> Result<Vec<i32>, SetupError> {
+/// Backends that hold a lock which keeps us from publishing these tables; with `users` those that hold any.
+pub(super) async fn lock_holders(
+    client: &Client,
+    tables: &[TableName],
+    users: bool,
+) -> Result<Vec<i32>, SetupError> {
     let what = "reading who holds the locks";
     let (schemas, names): (Vec<&str>, Vec<&str>) =
         tables.iter().map(|n| (n.schema.as_str(), n.table.as_str())).unzip();
-    let rows = client.query(HOLDERS, &[&schemas, &names]).await.map_err(server(what))?;
+    let rows = client.query(HOLDERS, &[&schemas, &names, &users]).await.map_err(server(what))?;
     rows.iter().map(|row| row.try_get(0).map_err(server(what))).collect()
 }
