@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
+use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 use crate::capture::slot::stopped;
@@ -14,11 +15,11 @@ use crate::capture::trigger::ddl;
 use crate::capture::trigger::rows::{QueueError, QueueRow, QueueTable, page};
 use crate::capture::trigger::tick::{self, Consumer, Tick};
 use crate::capture::{CaptureError, Written};
-use crate::model::{Change, Lsn, TxnBatch};
+use crate::model::{Change, Lsn, Oid, TxnBatch};
 use crate::pg::{PgError, Session};
 
 /// How often a quiet queue is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How a queue is read.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ pub struct QueueReader {
 }
 
 /// A text, as its bytes: in a database of encoding SQL_ASCII they may be any.
-pub(super) struct Raw<'a>(pub(super) &'a [u8]);
+struct Raw<'a>(&'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
@@ -97,8 +98,7 @@ impl QueueReader {
         let cleaner = Cleaner { session: cleaning, consumer: consumer.clone(), written };
         let pages = format!(
             "SELECT seq, op::text, old, new FROM repcloud.{} WHERE seq > $1 \
-             AND pg_catalog.pg_visible_in_snapshot(xid, (SELECT $2::text::pg_catalog.pg_snapshot)) \
-             AND NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $3::text::pg_catalog.pg_snapshot)) ORDER BY seq LIMIT $4",
+             AND {BETWEEN_SNAPSHOTS} ORDER BY seq LIMIT $4",
             ddl::queue_name(consumer.queue)
         );
         let marks = Arc::new(marks);
@@ -128,7 +128,54 @@ impl QueueReader {
 }
 
 /// Rows of the first page; how many come after that depends on their size.
-const FIRST_PAGE: i64 = 100;
+pub(super) const FIRST_PAGE: i64 = 100;
+
+/// Rows that snapshot $2 shows and snapshot $3 does not.
+pub(super) const BETWEEN_SNAPSHOTS: &str = "pg_catalog.pg_visible_in_snapshot(xid, (SELECT $2::text::pg_catalog.pg_snapshot)) \
+     AND NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $3::text::pg_catalog.pg_snapshot))";
+
+/// Something committed into the queue that snapshot $1 does not show.
+pub(super) fn has_news(queue: Oid) -> String {
+    format!(
+        "EXISTS (SELECT FROM repcloud.{} WHERE NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $1::text::pg_catalog.pg_snapshot)))",
+        ddl::queue_name(queue)
+    )
+}
+
+/// The first columns of a page: `seq`, `op`, `old`, `new`.
+pub(super) fn queue_row(row: &Row) -> Result<QueueRow<'_>, CaptureError> {
+    let read = || -> Result<QueueRow<'_>, tokio_postgres::Error> {
+        let op: &str = row.try_get(1)?;
+        let (old, new): (Option<Raw<'_>>, Option<Raw<'_>>) = (row.try_get(2)?, row.try_get(3)?);
+        let op = op.bytes().next().unwrap_or_default();
+        Ok(QueueRow { seq: row.try_get(0)?, op, old: old.map(|r| r.0), new: new.map(|r| r.0) })
+    };
+    Ok(read().map_err(PgError::from)?)
+}
+
+/// Rows of the page after one of `rows` that held `changes`: as many as should fit into a batch of `bytes` and `most` changes, by
+/// the size of those just read, and not suddenly many more.
+pub(super) fn next_rows(rows: i64, changes: &[Change], bytes: usize, most: usize) -> i64 {
+    if changes.is_empty() {
+        return rows;
+    }
+    let read: usize = changes.iter().map(Change::data_len).sum();
+    let fit = bytes / (read / changes.len()).max(1);
+    i64::try_from(most.min(fit)).unwrap_or(i64::MAX).clamp(1, rows.saturating_mul(4))
+}
+
+/// True when the batch was taken.
+pub(super) async fn hand_on(
+    batch: TxnBatch,
+    out: &mpsc::Sender<TxnBatch>,
+    stop: &mut watch::Receiver<bool>,
+) -> bool {
+    tokio::select! {
+        biased;
+        () = stopped(stop) => false,
+        sent = out.send(batch) => sent.is_ok(),
+    }
+}
 
 /// The reader without what cleans up behind it.
 #[derive(Debug)]
@@ -179,10 +226,7 @@ impl Reading {
 
     /// Something committed that the last tick does not show.
     async fn has_news(&self) -> Result<bool, CaptureError> {
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM repcloud.{} WHERE NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $1::text::pg_catalog.pg_snapshot)))",
-            ddl::queue_name(self.consumer.queue)
-        );
+        let sql = format!("SELECT {}", has_news(self.consumer.queue));
         let sql = self.session.prepared(&sql).await.map_err(PgError::from)?;
         let row = self.session.query_one(&sql, &[&self.last.snapshot]).await.map_err(PgError::from)?;
         Ok(row.try_get(0).map_err(PgError::from)?)
@@ -201,10 +245,8 @@ impl Reading {
             let (changes, last) = self.page(next, &mut after).await?;
             let batch = page(next.number, next.made_at, changes, first, last);
             first = false;
-            tokio::select! {
-                biased;
-                () = stopped(stop) => return Ok(false),
-                sent = out.send(batch) => if sent.is_err() { return Ok(false) },
+            if !hand_on(batch, out, stop).await {
+                return Ok(false);
             }
             if last {
                 return Ok(true);
@@ -222,29 +264,14 @@ impl Reading {
             .map_err(PgError::from)?;
         let mut changes = Vec::with_capacity(found.len());
         for row in &found {
-            let seq = row.try_get(0).map_err(PgError::from)?;
-            let op: &str = row.try_get(1).map_err(PgError::from)?;
-            let old: Option<Raw<'_>> = row.try_get(2).map_err(PgError::from)?;
-            let new: Option<Raw<'_>> = row.try_get(3).map_err(PgError::from)?;
-            let op = op.bytes().next().unwrap_or_default();
-            let row = QueueRow { seq, op, old: old.map(|r| r.0), new: new.map(|r| r.0) };
+            let row = queue_row(row)?;
             changes.push(self.table.change(&row)?);
-            *after = seq;
+            *after = row.seq;
         }
         self.marks.read.fetch_max(*after, Ordering::Relaxed);
         let last = i64::try_from(found.len()).unwrap_or(i64::MAX) < self.rows;
-        self.rows = self.next_rows(&changes);
+        let QueueOptions { batch_bytes, batch_changes, .. } = self.options;
+        self.rows = next_rows(self.rows, &changes, batch_bytes, batch_changes);
         Ok((changes, last))
-    }
-
-    /// As many as should fit into a batch, by the size of those just read, and not suddenly many more.
-    fn next_rows(&self, changes: &[Change]) -> i64 {
-        if changes.is_empty() {
-            return self.rows;
-        }
-        let bytes: usize = changes.iter().map(Change::data_len).sum();
-        let fit = self.options.batch_bytes / (bytes / changes.len()).max(1);
-        let most = i64::try_from(self.options.batch_changes.min(fit)).unwrap_or(i64::MAX);
-        most.clamp(1, self.rows.saturating_mul(4))
     }
 }

@@ -2,15 +2,16 @@
 //! order of the one sequence.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::capture::slot::stopped;
 use crate::capture::trigger::ddl;
-use crate::capture::trigger::reader::Raw;
-use crate::capture::trigger::rows::{QueueError, QueueRow, QueueTable, page};
+use crate::capture::trigger::reader::{
+    BETWEEN_SNAPSHOTS, FIRST_PAGE, LOOK_EVERY, hand_on, has_news, next_rows, queue_row,
+};
+use crate::capture::trigger::rows::{QueueError, QueueTable, page};
 use crate::capture::trigger::stream_cleaner::StreamCleaner;
 use crate::capture::trigger::stream_ticks::{self, StreamConsumer, reshaped};
 use crate::capture::trigger::tick::Tick;
@@ -18,10 +19,6 @@ use crate::capture::{CaptureError, Written};
 use crate::model::{Change, Lsn, Oid, TxnBatch};
 use crate::pg::{PgError, Session};
 
-/// How often quiet queues are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Rows of the first page; how many come after that depends on their size.
-const FIRST_PAGE: i64 = 100;
 /// Bytes of row data that a page should hold.
 const PAGE_BYTES: usize = 1 << 20;
 
@@ -100,8 +97,7 @@ fn pages(tables: &[StreamTable]) -> String {
         let queue = ddl::queue_name(table.table.oid());
         format!(
             "(SELECT seq, op::text AS op, old, new, xid::text AS xid, {index} AS of FROM repcloud.{queue} WHERE seq > $1 AND $5::int8 > {} \
-             AND pg_catalog.pg_visible_in_snapshot(xid, (SELECT $2::text::pg_catalog.pg_snapshot)) \
-             AND NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $3::text::pg_catalog.pg_snapshot)) ORDER BY seq LIMIT $4)",
+             AND {BETWEEN_SNAPSHOTS} ORDER BY seq LIMIT $4)",
             table.copied_at.0
         )
     };
@@ -111,13 +107,7 @@ fn pages(tables: &[StreamTable]) -> String {
 
 /// Whether something committed that the snapshot $1 does not show.
 fn news(tables: &[StreamTable]) -> String {
-    let of = |table: &StreamTable| {
-        format!(
-            "EXISTS (SELECT FROM repcloud.{} WHERE NOT pg_catalog.pg_visible_in_snapshot(xid, (SELECT $1::text::pg_catalog.pg_snapshot)))",
-            ddl::queue_name(table.table.oid())
-        )
-    };
-    let all: Vec<String> = tables.iter().map(of).collect();
+    let all: Vec<String> = tables.iter().map(|table| has_news(table.table.oid())).collect();
     format!("SELECT {}", all.join(" OR "))
 }
 
@@ -206,10 +196,8 @@ impl Reading {
             }
             let batch = page(next.number, next.made_at, changes, first, last);
             first = false;
-            tokio::select! {
-                biased;
-                () = stopped(stop) => return Ok(false),
-                sent = out.send(batch) => if sent.is_err() { return Ok(false) },
+            if !hand_on(batch, out, stop).await {
+                return Ok(false);
             }
             if last {
                 return Ok(true);
@@ -228,36 +216,20 @@ impl Reading {
             .map_err(PgError::from)?;
         let mut changes = Vec::with_capacity(found.len());
         for row in &found {
-            let seq = row.try_get(0).map_err(PgError::from)?;
-            let op: &str = row.try_get(1).map_err(PgError::from)?;
-            let old: Option<Raw<'_>> = row.try_get(2).map_err(PgError::from)?;
-            let new: Option<Raw<'_>> = row.try_get(3).map_err(PgError::from)?;
             let xid: &str = row.try_get(4).map_err(PgError::from)?;
             let of: i32 = row.try_get(5).map_err(PgError::from)?;
-            let op = op.bytes().next().unwrap_or_default();
-            *after = seq;
+            let row = queue_row(row)?;
+            *after = row.seq;
             let Some(table) = usize::try_from(of).ok().and_then(|of| self.tables.get(of)) else { continue };
-            if table.insert_only && op != b'I' {
+            if table.insert_only && row.op != b'I' {
                 continue;
             }
-            let row = QueueRow { seq, op, old: old.map(|r| r.0), new: new.map(|r| r.0) };
             let change = table.table.change(&row)?;
             changes.extend(take_in(&mut self.truncated, xid, change));
         }
         let last = i64::try_from(found.len()).unwrap_or(i64::MAX) < self.rows;
-        self.rows = self.next_rows(&changes);
+        self.rows = next_rows(self.rows, &changes, PAGE_BYTES, self.most);
         Ok((changes, last))
-    }
-
-    /// As many as should fit into a batch, by the size of those just read, and not suddenly many more.
-    fn next_rows(&self, changes: &[Change]) -> i64 {
-        if changes.is_empty() {
-            return self.rows;
-        }
-        let bytes: usize = changes.iter().map(Change::data_len).sum();
-        let fit = PAGE_BYTES / (bytes / changes.len()).max(1);
-        let most = i64::try_from(self.most.min(fit)).unwrap_or(i64::MAX);
-        most.clamp(1, self.rows.saturating_mul(4))
     }
 }
 
