@@ -85,12 +85,24 @@ pub(crate) async fn mark_gaps(
                 "source table {source_table} is not replicated any more (no entry of the configuration takes it, it was dropped, or it cannot be published), so that changes of it pass by"
             ),
         };
-        let why =
-            format!("{why}; copy it again (repcloud reset --source {} --table {name} --recopy)", key.source);
         let Ok(table) = parse_table_name(name) else { continue };
-        parked_store::give_up(target, key, &[table], &why).await?;
-        events.warning(format!("target table {name} is not followed any more: {why}"));
+        unfollow(target, key, &table, &why, events).await?;
     }
+    Ok(())
+}
+
+/// Marks a target table as one that needs another copy because of changes that passed by.
+pub(crate) async fn unfollow(
+    target: &Session,
+    key: &StreamKey,
+    table: &TableName,
+    why: &str,
+    events: &Events,
+) -> Result<(), FlowError> {
+    let why =
+        format!("{why}; copy it again (repcloud reset --source {} --table {table} --recopy)", key.source);
+    parked_store::give_up(target, key, std::slice::from_ref(table), &why).await?;
+    events.warning(format!("target table {table} is not followed any more: {why}"));
     Ok(())
 }
 

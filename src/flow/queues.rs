@@ -6,7 +6,6 @@
 use tokio::sync::watch;
 
 use crate::apply::checkpoint::{self, TableState};
-use crate::apply::parked_store;
 use crate::apply::writers;
 use crate::capture::publish::Finding;
 use crate::capture::setup::{self, Captured, SetupError};
@@ -18,6 +17,7 @@ use crate::catalog::TableDef;
 use crate::flow::error::FlowError;
 use crate::flow::facts::SlotRow;
 use crate::flow::first_rows::FirstRows;
+use crate::flow::followed;
 use crate::flow::options::StreamOptions;
 use crate::flow::pipeline::BATCH_CHANGES;
 use crate::flow::slot::HeldSnapshot;
@@ -216,14 +216,9 @@ pub(crate) async fn mark_gaps(
         if row.try_get(0).map_err(source_error)? {
             continue;
         }
-        let (name, source_table) = (&work.target, &work.source.name);
-        let why = format!(
-            "source table {source_table} was made anew, so that changes of it have passed by; copy it again \
-             (repcloud reset --source {} --table {name} --recopy)",
-            key.source
-        );
-        parked_store::give_up(target, key, std::slice::from_ref(name), &why).await?;
-        events.warning(format!("target table {name} is not followed any more: {why}"));
+        let name = &work.source.name;
+        let why = format!("source table {name} was made anew, so that changes of it have passed by");
+        followed::unfollow(target, key, &work.target, &why, events).await?;
     }
     Ok(())
 }
