@@ -23,6 +23,7 @@ use crate::flow::options::StreamOptions;
 use crate::flow::queues;
 use crate::flow::slot::{self, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
+use crate::flow::unfit::generated_later;
 use crate::flow::work::{self, TableWork, new_record};
 use crate::model::{Events, Lsn, RetryAdvice, TableName};
 use crate::pg::Session;
@@ -83,6 +84,8 @@ pub(crate) struct Preparation<'a> {
     /// New tables that the running stream cannot take, and why.
     pub(crate) unfit: Vec<(TableName, String)>,
     pub(crate) left_out: Vec<TableName>,
+    /// Generated columns that target tables lack, in words.
+    generated: Vec<String>,
 }
 
 impl<'a> Preparation<'a> {
@@ -117,6 +120,7 @@ impl<'a> Preparation<'a> {
             rows_before: BTreeMap::new(),
             unfit: Vec::new(),
             left_out: Vec::new(),
+            generated: Vec::new(),
         };
         followed::withdraw(source, options, events).await?;
         if options.by_triggers() {
@@ -145,7 +149,7 @@ impl<'a> Preparation<'a> {
         }
         if owned.is_none() {
             control::forget(self.target, self.options).await?;
-            self.tell_generated().await?;
+            self.generated.drain(..).for_each(|told| self.events.warning(told));
         }
         for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
@@ -328,6 +332,7 @@ impl<'a> Preparation<'a> {
             None => (Vec::new(), false),
         };
         let targets = self.targets().await?;
+        self.generated = generated_later(&self.work, &targets);
         let mut to_make = Vec::new();
         for work in &self.work {
             let name = work.target.to_string();
@@ -381,7 +386,7 @@ impl<'a> Preparation<'a> {
     }
 
     /// The target tables that exist.
-    pub(crate) async fn targets(&self) -> Result<BTreeMap<TableName, TableDef>, FlowError> {
+    async fn targets(&self) -> Result<BTreeMap<TableName, TableDef>, FlowError> {
         let names: Vec<TableName> = self.work.iter().map(|w| w.target.clone()).collect();
         let tables = read_tables(self.target, &names).await?;
         Ok(tables.into_iter().map(|t| (t.name.clone(), t)).collect())

@@ -1,32 +1,16 @@
 //! Tables that cannot be prepared: where others go on, they wait for a person, and say what for.
 
+use std::collections::BTreeMap;
+
 use crate::apply::checkpoint::{self, TableRecord, TableState};
+use crate::catalog::TableDef;
 use crate::flow::error::FlowError;
 use crate::flow::parking::with_hint;
 use crate::flow::prepare::Preparation;
-use crate::flow::work::new_record;
+use crate::flow::work::{TableWork, new_record};
 use crate::model::{Lsn, RetryAdvice, TableName, quote_ident};
 
 impl Preparation<'_> {
-    /// Generated columns that came after the target table was made: nothing of them is in the stream, so nobody would notice.
-    pub(crate) async fn tell_generated(&self) -> Result<(), FlowError> {
-        let targets = self.targets().await?;
-        for work in &self.work {
-            let Some(target) = targets.get(&work.target) else { continue };
-            let generated = work.source.columns.iter().filter(|c| c.generated.is_some());
-            let chosen = |name: &String| work.entry.columns.as_ref().is_none_or(|all| all.contains(name));
-            for column in generated.filter(|c| chosen(&c.name) && target.column(&c.name).is_none()) {
-                self.events.warning(format!(
-                    "column {} of source table {} is generated and not in target table {}: add it there, with an expression, if it is wanted",
-                    quote_ident(&column.name),
-                    work.source.name,
-                    work.target
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// Tables that were dropped from the stream and are named by an entry now.
     pub(crate) async fn take_in_again(&self) -> Result<(), FlowError> {
         let key = &self.options.key;
@@ -98,4 +82,23 @@ impl Preparation<'_> {
         }
         self.parking().give_up(std::slice::from_ref(table), why).await
     }
+}
+
+/// Generated columns that came after the target table was made: nothing of them is in the stream, so nobody would notice. Pure.
+pub(crate) fn generated_later(work: &[TableWork], targets: &BTreeMap<TableName, TableDef>) -> Vec<String> {
+    let mut told = Vec::new();
+    for work in work {
+        let Some(target) = targets.get(&work.target) else { continue };
+        let generated = work.source.columns.iter().filter(|c| c.generated.is_some());
+        let chosen = |name: &String| work.entry.columns.as_ref().is_none_or(|all| all.contains(name));
+        for column in generated.filter(|c| chosen(&c.name) && target.column(&c.name).is_none()) {
+            told.push(format!(
+                "column {} of source table {} is generated and not in target table {}: add it there, with an expression, if it is wanted",
+                quote_ident(&column.name),
+                work.source.name,
+                work.target
+            ));
+        }
+    }
+    told
 }
