@@ -59,11 +59,7 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
             let belongs = "its body is bound to the table, it belongs";
             refusals.push(Refusal::without_rights(object, belongs, &function.owner, &role));
         } else if !function.may_create {
-            let schema = quote_ident(&function.schema);
-            refusals.push(
-                Refusal::new(object, format!("role {role} has no CREATE on its schema {schema}"))
-                    .remedy(format!("GRANT CREATE ON SCHEMA {schema} TO {role}")),
-            );
+            refusals.push(Refusal::without_create(object, &function.schema, &role));
         }
     }
 }

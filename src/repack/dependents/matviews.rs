@@ -193,11 +193,7 @@ fn rights(inventory: &Inventory, view: &Matview, refusals: &mut Vec<Refusal>) {
         refusals.push(Refusal::without_rights(&object, "it belongs", &view.owner, &role));
     }
     if !view.may_create {
-        let schema = quote_ident(&view.schema);
-        refusals.push(
-            Refusal::new(&object, format!("role {role} has no CREATE on its schema {schema}"))
-                .remedy(format!("GRANT CREATE ON SCHEMA {schema} TO {role}")),
-        );
+        refusals.push(Refusal::without_create(&object, &view.schema, &role));
     }
     let spaces = view.indexes.iter().map(|index| (&index.tablespace, index.may_use_tablespace));
     for (space, _) in spaces.chain([(&view.tablespace, view.may_use_tablespace)]).filter(|(_, may)| !may) {

@@ -134,6 +134,13 @@ impl Refusal {
             .remedy(format!("GRANT {} TO {role}", quote_ident(owner)))
     }
 
+    /// Of an object that has to be made again in a schema where our role (`role`, quoted) may make nothing.
+    pub(crate) fn without_create(object: impl Into<String>, schema: &str, role: &str) -> Self {
+        let schema = quote_ident(schema);
+        Refusal::new(object, format!("role {role} has no CREATE on its schema {schema}"))
+            .remedy(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"))
+    }
+
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self

@@ -85,11 +85,7 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
             refusals.push(Refusal::without_rights(&object, "it belongs", &view.owner, &role));
         }
         if !view.may_create {
-            let schema = quote_ident(&view.schema);
-            refusals.push(
-                Refusal::new(&object, format!("role {role} has no CREATE on its schema {schema}"))
-                    .remedy(format!("GRANT CREATE ON SCHEMA {schema} TO {role}")),
-            );
+            refusals.push(Refusal::without_create(&object, &view.schema, &role));
         }
     }
 }
