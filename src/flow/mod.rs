@@ -1,8 +1,9 @@
 //! Floor 4: joins capture, copy and apply; owns the channels.
 //!
 //! `start` decides (pure), `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
-//! with the flusher and the `monitor` beside them. `parking` and `unpark` are about tables that wait beside it. `status_read`, `reset`, `skip_txn` and `drop_table` are what a person
-//! does to a stream from outside.
+//! with the flusher and the `monitor` beside them. `queues` takes the slot's place where triggers capture. `parking`, `unpark`,
+//! `unfit` and `followed` are about tables that wait beside it. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
+//! person does to a stream from outside.
 
 mod casts;
 mod circles;
