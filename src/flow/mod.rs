@@ -1,6 +1,6 @@
 //! Floor 4: joins capture, copy and apply; owns the channels.
 //!
-//! `start` decides (pure), `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
+//! `start` decides (pure), `targets` looks at what is there before, `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
 //! with the flusher and the `monitor` beside them. `queues` takes the slot's place where triggers capture. `parking`, `unpark`,
 //! `unfit` and `followed` are about tables that wait beside it. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
 //! person does to a stream from outside.
@@ -40,6 +40,7 @@ pub mod status;
 pub mod status_read;
 pub mod stream;
 pub mod survey;
+mod targets;
 mod unfit;
 mod unpark;
 pub mod view;
