@@ -68,6 +68,18 @@ pub enum CopyError {
         /// What the server said.
         error: Box<CopyError>,
     },
+    /// The role may not make it.
+    #[error(
+        "target table {table} does not exist, and role {role} may not make it; run on the target: {grant};"
+    )]
+    MayNotMake {
+        /// Target table.
+        table: TableName,
+        /// Our role there, quoted.
+        role: String,
+        /// The statement that helps.
+        grant: String,
+    },
     /// The target lacks something that we cannot make.
     #[error("target table {table} needs {what}, which the target database does not have; {remedy}")]
     Missing {
@@ -93,7 +105,9 @@ impl CopyError {
             CopyError::Catalog(error) => error.advice(),
             CopyError::Stalled { .. } | CopyError::Rewritten { .. } => RetryAdvice::Reconnect,
             CopyError::Referenced { error, .. } => error.advice(),
-            CopyError::Count { .. } | CopyError::Missing { .. } => RetryAdvice::Stop,
+            CopyError::Count { .. } | CopyError::Missing { .. } | CopyError::MayNotMake { .. } => {
+                RetryAdvice::Stop
+            }
         }
     }
 }

@@ -120,6 +120,7 @@ pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyE
 
 /// Checks that what only a person can make (extension types, collations) is there.
 pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
+    check_right_to_make(target, &ddl.name).await?;
     for requirement in &ddl.requires {
         let (kind, name) = match requirement {
             Requirement::Type { name, .. } => (Known::Type, name),
@@ -145,6 +146,31 @@ pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), 
         return Err(CopyError::Missing { table: ddl.name.clone(), what, remedy });
     }
     Ok(())
+}
+
+/// In its schema, or, where that is missing, in the database.
+async fn check_right_to_make(target: &Client, table: &TableName) -> Result<(), CopyError> {
+    let failed = server("looking into the target", table);
+    let query = "\
+        SELECT quote_ident(current_user), quote_ident(current_database()), n.oid IS NULL, \
+               CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE') \
+                    ELSE has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE') END \
+          FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = $1::text";
+    let read = async {
+        let row = target.query_one(query, &[&table.schema]).await?;
+        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
+    };
+    let (role, database, missing, may): (String, String, bool, bool) = read.await.map_err(failed)?;
+    if may {
+        return Ok(());
+    }
+    let grant = match missing {
+        true => format!("GRANT CREATE ON DATABASE {database} TO {role}"),
+        false => {
+            format!("GRANT USAGE, CREATE ON SCHEMA {} TO {role}", crate::model::quote_ident(&table.schema))
+        }
+    };
+    Err(CopyError::MayNotMake { table: table.clone(), role, grant })
 }
 
 /// Kinds of objects that are looked for by qualified name.

@@ -125,6 +125,7 @@ impl<'a> Preparation<'a> {
         this.check_plugin(slot_there).await?;
         this.check_publication().await?;
         this.check_targets().await?;
+        this.refuse_to_begin().await?;
         this.show(&[]);
         Ok(this)
     }
@@ -316,10 +317,9 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    async fn facts(&mut self) -> Result<Facts, FlowError> {
+    pub(crate) async fn facts(&mut self) -> Result<Facts, FlowError> {
         let options = self.options;
-        let row = checkpoint::read(self.target, &options.key).await?;
-        let records = checkpoint::read_tables(self.target, &options.key).await?;
+        let (row, records) = self.recorded().await?;
         let runs = row.as_ref().is_some_and(|r| r.ready);
         self.look_for_rows(&records, runs).await?;
         let records = if runs { self.leave_out_full(records).await? } else { records };

@@ -253,6 +253,11 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// What happened and what can be done, in one text.
+    pub(crate) fn with_hint(&self, source: &str) -> String {
+        format!("{self}; {}", self.hint(source))
+    }
+
     /// What a person can do, as command lines and settings. `source` is the connection's name.
     pub fn hint(&self, source: &str) -> String {
         let reset = format!("repcloud reset --source {source}");

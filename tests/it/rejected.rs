@@ -170,16 +170,57 @@ async fn a_conflict_may_be_overwritten() {
     assert_same(&stream.source, &stream.target, "t").await;
 }
 
+/// As before the first start of the stream.
+async fn nothing_was_changed(stream: &Stream) {
+    let schema = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repcloud%'";
+    assert_eq!(stream.target.value(schema).await, "0");
+    assert_eq!(stream.source.value(schema).await, "0");
+    for what in ["pg_replication_slots", "pg_publication"] {
+        assert_eq!(stream.source.value(&format!("SELECT count(*) FROM {what}")).await, "0", "{what}");
+    }
+}
+
+/// Whatever pre-flight finds, in whatever number.
+#[tokio::test]
+async fn a_first_start_that_is_refused_changes_nothing_and_tells_all() {
+    let source = format!("{TABLE}; CREATE TABLE public.u (id int PRIMARY KEY); CREATE TABLE public.w (id int PRIMARY KEY);
+         CREATE SCHEMA closed; CREATE TABLE closed.c (id int PRIMARY KEY); CREATE TABLE public.narrow (id int PRIMARY KEY, v text)");
+    let target =
+        "CREATE TABLE public.t (id int PRIMARY KEY, v text, n int); INSERT INTO t VALUES (1, 'theirs', 0);
+         CREATE TABLE public.u (id int PRIMARY KEY); INSERT INTO u VALUES (7);
+         CREATE TABLE public.w (id int PRIMARY KEY); CREATE TABLE public.narrow (id int PRIMARY KEY);
+         CREATE ROLE plain LOGIN; GRANT SELECT ON t, u, w, narrow TO plain; CREATE SCHEMA closed;
+         ALTER DATABASE app OWNER TO postgres; REVOKE CREATE ON DATABASE app FROM PUBLIC";
+    let entry = "mode = \"dml\"\ntables = [\"public.*\", \"closed.c\"]";
+    let stream = Stream::new(&source, target, &[entry]).await;
+    let text = crate::support::stream::configuration(&stream.pair, &[entry]);
+    let (prod, copy) = text.split_once("[connections.copy]").unwrap();
+    let copy = copy.replace("user = \"postgres\"", "user = \"plain\"");
+    stream.program.write("config/default.toml", &format!("{prod}[connections.copy]{copy}"));
+    let refused = stream.try_catch_up().expect_code(3);
+    for told in [
+        "public.t already holds rows",
+        "public.u already holds rows",
+        "column v is missing",
+        "GRANT USAGE, CREATE ON SCHEMA closed TO plain",
+        "GRANT CREATE ON DATABASE app TO plain",
+    ] {
+        assert!(refused.stderr.contains(told), "{told}: {refused:?}");
+    }
+    assert!(!refused.stderr.contains("public.w"), "{refused:?}");
+    nothing_was_changed(&stream).await;
+}
+
 #[tokio::test]
 async fn rows_that_are_there_are_not_overwritten_unless_a_person_says_so() {
     let there = "CREATE TABLE public.t (id int PRIMARY KEY, v text, n int); INSERT INTO t VALUES (1, 'theirs', 0), (999, 'theirs', 0)";
     let stream = Stream::new(TABLE, there, &[DML]).await;
-    let stopped = stream.try_catch_up().expect_code(1);
+    let stopped = stream.try_catch_up().expect_code(3);
+    nothing_was_changed(&stream).await;
     for choice in ["already holds rows", "copy = false", "reset --source prod --table public.t --recopy"] {
         assert!(stopped.stderr.contains(choice), "{choice}: {stopped:?}");
     }
     assert_eq!(stream.target.value("SELECT count(*) FROM t").await, "2");
-    assert_eq!(stream.source.value("SELECT count(*) FROM pg_replication_slots").await, "0");
     stream
         .program
         .run(&["reset", "--source", "prod", "--table", "public.t", "--recopy", "--yes"], LIMIT)

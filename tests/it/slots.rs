@@ -213,7 +213,14 @@ async fn a_foreign_slot_of_our_name_is_left_alone() {
     let stream = Stream::new(TABLE, "", &[DML]).await;
     let make = format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')");
     stream.source.exec(&make).await;
-    stops(&stream, "the target knows nothing of it", "reset --source prod --all --recopy");
+    for _ in 0..2 {
+        let refused = stream.try_catch_up().expect_code(3);
+        for told in ["the target knows nothing of it", "reset --source prod --all --recopy"] {
+            assert!(refused.stderr.contains(told), "{refused:?}");
+        }
+    }
+    let schema = "SELECT count(*) FROM pg_namespace WHERE nspname = 'repcloud'";
+    assert_eq!(stream.target.value(schema).await, "0", "nothing was changed");
     assert_eq!(stream.source.value("SELECT count(*) FROM pg_publication").await, "0", "nothing was changed");
     reset(&stream, &["--all", "--recopy", "--yes"]).expect_code(0);
     works_again(&stream).await;
