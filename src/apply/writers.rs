@@ -18,6 +18,13 @@ pub async fn mark_writer(session: &Client, key: &StreamKey) -> Result<(), PgErro
     Ok(())
 }
 
+/// Lets others read in the server's list of sessions which process holds the stream.
+pub async fn sign(session: &Client) -> Result<(), PgError> {
+    let sql = "SELECT pg_catalog.set_config('application_name', pg_catalog.current_setting('application_name') || $1, false)";
+    session.execute(sql, &[&format!(", process {}", std::process::id())]).await?;
+    Ok(())
+}
+
 /// Ends the writing sessions that an earlier owner of the stream left, and waits until they are gone; to be called by
 /// the holder of the stream's lock, before the position is read.
 ///

@@ -34,6 +34,7 @@ pub(crate) async fn hold_stream_again(
     owned: Option<i64>,
 ) -> Result<(), FlowError> {
     if checkpoint::try_lock(target, key).await? {
+        writers::sign(target).await.map_err(FlowError::Target)?;
         return Ok(writers::end_writers(target, key).await?);
     }
     if let Some(owned) = owned {

@@ -138,7 +138,9 @@ impl<'a> Preparation<'a> {
         try_parked: bool,
     ) -> Result<(Ready, Option<ReplicationClient>), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        hold_stream_again(self.target, &self.options.key, owned).await?;
+        let held = hold_stream_again(self.target, &self.options.key, owned).await;
+        self.view.update(|view| view.held = held.is_ok());
+        held?;
         if self.options.by_triggers() {
             // An earlier process's reader writes no tick any more.
             writers::end_writers(self.source, &self.options.key).await?;

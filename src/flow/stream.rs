@@ -16,7 +16,7 @@ use crate::apply::route::RouteTable;
 use crate::apply::skip;
 use crate::apply::target_session::TargetSession;
 use crate::apply::writers;
-use crate::apply::{Applier, ApplyOptions, ApplyReport};
+use crate::apply::{Applier, ApplyError, ApplyOptions, ApplyReport};
 use crate::capture::auto::{Asked, Way};
 use crate::capture::slot::stopped;
 use crate::capture::{Reader, Written};
@@ -101,6 +101,7 @@ pub async fn run(
             board.update(|v| {
                 v.state = StreamState::Failed;
                 v.error = Some(error.to_string());
+                v.held &= !matches!(error, FlowError::Apply(ApplyError::Fenced));
             });
             return Err(error);
         };

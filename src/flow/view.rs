@@ -61,6 +61,9 @@ pub struct StreamView {
     pub tables: Vec<TableView>,
     /// Why it failed.
     pub error: Option<String>,
+    /// The process that shows this has the stream: no other one runs it.
+    #[serde(skip)]
+    pub held: bool,
 }
 
 impl TableView {

@@ -23,8 +23,12 @@ struct Written<V> {
     began: Option<u64>,
 }
 
-/// Writes the file whole or not at all.
+/// Writes the file whole or not at all. One that waits for the stream does not write over that of the process that runs it.
 pub fn write(folder: &Path, view: &StreamView) -> io::Result<()> {
+    let other = |view: StreamView| view.pid.is_some_and(|pid| pid != std::process::id());
+    if !view.held && read(folder, &view.source, &view.target).is_some_and(other) {
+        return Ok(());
+    }
     let path = path(folder, &view.source, &view.target);
     let draft = path.with_extension("json.new");
     fs::write(&draft, serde_json::to_vec(&Written { view, began: view.pid.and_then(began) })?)?;
@@ -75,6 +79,26 @@ mod tests {
         written["began"] = (written["began"].as_u64().unwrap() - 1).into();
         fs::write(&file, written.to_string()).unwrap();
         assert_eq!(read(folder.path(), "a", "b").and_then(|v| v.pid), None);
+    }
+
+    #[test]
+    fn only_who_has_the_stream_writes_over_the_file_of_another_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let view = |pid, held| StreamView {
+            source: "a".into(),
+            target: "b".into(),
+            pid,
+            held,
+            ..StreamView::default()
+        };
+        // The parent lives as long as this.
+        let other = std::os::unix::process::parent_id();
+        write(folder.path(), &view(Some(other), true)).unwrap();
+        write(folder.path(), &view(Some(std::process::id()), false)).unwrap();
+        write(folder.path(), &view(None, false)).unwrap();
+        assert_eq!(read(folder.path(), "a", "b").and_then(|v| v.pid), Some(other));
+        write(folder.path(), &view(Some(std::process::id()), true)).unwrap();
+        assert_eq!(read(folder.path(), "a", "b").and_then(|v| v.pid), Some(std::process::id()));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod repack_throttle;
 mod shapes;
 mod slots;
 mod stream_basics;
+mod told;
 mod triggers;
 mod unfit;
 mod wal2json;
