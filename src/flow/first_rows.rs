@@ -167,8 +167,25 @@ struct Task {
 struct Progress<'a> {
     work: &'a TableWork,
     spec: Vec<(TableName, CopySpec)>,
+    chunks: usize,
     left: AtomicUsize,
     rows: AtomicU64,
+}
+
+impl Progress<'_> {
+    /// Rows there will be: as the source's statistics say, or as the part that was read tells.
+    fn estimate(&self, rows: u64, left: usize) -> u64 {
+        estimate(u64::try_from(self.work.rows_estimate()).unwrap_or(0), rows, left, self.chunks)
+    }
+}
+
+fn estimate(statistics: u64, rows: u64, left: usize, chunks: usize) -> u64 {
+    let (left, chunks) = (left as u64, chunks as u64);
+    match statistics {
+        _ if left == 0 => rows,
+        0 => (rows * chunks).checked_div(chunks.saturating_sub(left)).unwrap_or(0),
+        known => known.max(rows),
+    }
 }
 
 impl FirstRows {
@@ -315,7 +332,8 @@ impl FirstRows {
                 count += 1;
             }
         }
-        Ok(Progress { work, spec: specs, left: AtomicUsize::new(count), rows: AtomicU64::new(0) })
+        let left = AtomicUsize::new(count);
+        Ok(Progress { work, spec: specs, chunks: count, left, rows: AtomicU64::new(0) })
     }
 }
 
@@ -371,9 +389,11 @@ impl Copy<'_> {
         let outcome = copy_chunk(source, target, spec, range).await?;
         source.batch_execute("COMMIT").await.map_err(|e| FlowError::Source(e.into()))?;
         let rows = table.rows.fetch_add(outcome.rows, Ordering::Relaxed) + outcome.rows;
+        let left = table.left.load(Ordering::Acquire).saturating_sub(1);
         self.board.update_table(&table.work.target.to_string(), |t| {
             t.state = "copying".into();
             t.rows_copied = rows;
+            t.rows_total = table.estimate(rows, left);
         });
         if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.finish(source, table).await?;
@@ -401,13 +421,28 @@ impl Copy<'_> {
         }
         let rows = table.rows.load(Ordering::Relaxed);
         record.rows_copied = i64::try_from(rows).unwrap_or(i64::MAX);
+        record.rows_total = record.rows_copied;
         record.state = self.then;
         checkpoint::write_table(&target, key, &record).await?;
         self.board.update_table(&name, |t| {
             t.state = self.then.as_str().into();
-            t.rows_copied = rows;
+            (t.rows_copied, t.rows_total) = (rows, rows);
         });
         self.events.info(format!("copied {name}: {rows} rows"));
         target.close().await.map_err(FlowError::Target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::estimate;
+
+    #[test]
+    fn the_number_of_rows_is_estimated_until_it_is_known() {
+        assert_eq!(estimate(1000, 10, 3, 4), 1000, "as the statistics say");
+        assert_eq!(estimate(1000, 1010, 3, 4), 1010, "they are old");
+        assert_eq!(estimate(0, 10, 3, 4), 40, "without statistics");
+        assert_eq!(estimate(1000, 900, 0, 4), 900, "known");
+        assert_eq!(estimate(0, 0, 1, 1), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::apply::checkpoint::TableRecord;
+use crate::apply::checkpoint::{TableRecord, TableState};
 use crate::model::Lsn;
 
 /// State of a stream.
@@ -75,7 +75,9 @@ impl TableView {
         self.mode.clone_from(&record.mode);
         record.state.as_str().clone_into(&mut self.state);
         self.rows_copied = self.rows_copied.max(number(record.rows_copied));
-        self.rows_total = number(record.rows_total);
+        // The copy that runs knows better than what was estimated before it.
+        let estimated = if record.state == TableState::Copying { self.rows_total } else { 0 };
+        self.rows_total = number(record.rows_total).max(estimated).max(self.rows_copied);
         self.parked_changes = number(record.parked_changes);
         self.error.clone_from(&record.error);
     }
@@ -94,7 +96,7 @@ pub struct TableView {
     pub state: String,
     /// First rows.
     pub rows_copied: u64,
-    /// Estimate.
+    /// Of the first rows: an estimate until they are copied.
     pub rows_total: u64,
     /// Changes applied.
     pub changes_applied: u64,

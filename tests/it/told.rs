@@ -34,3 +34,11 @@ async fn a_second_process_says_who_runs_the_stream_and_leaves_its_status_alone()
     first.terminate();
     first.wait(LIMIT).expect_code(0);
 }
+
+#[tokio::test]
+async fn rows_of_the_first_copy_are_counted_also_without_statistics() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    stream.catch_up();
+    let table = status(&stream)["tables"][0].take();
+    assert_eq!((&table["rows_copied"], &table["rows_total"]), (&300.into(), &300.into()), "{table}");
+}
