@@ -118,7 +118,80 @@ pub async fn empty_table(target: &Client, table: &TableName) -> Result<(), CopyE
     }
 }
 
-/// Checks that what only a person can make (extension types, collations) is there.
+/// Why [`empty_table`] and a copy into the table would fail, with what helps; `None`: they would not, or the table is not there.
+/// `replica_role`: the session may let foreign keys rest.
+pub async fn hindrance(
+    target: &Client,
+    table: &TableName,
+    replica_role: bool,
+) -> Result<Option<String>, CopyError> {
+    let failed = server("looking into the target", table);
+    let query = "\
+        SELECT c.relkind IN ('r', 'p'), quote_ident(current_user), \
+               array_to_string(ARRAY(SELECT p FROM unnest(ARRAY['TRUNCATE', 'DELETE', 'INSERT']) p \
+                                      WHERE NOT has_table_privilege(c.oid, p)), ', '), \
+               has_schema_privilege(c.relnamespace, 'USAGE'), k.names, k.drops \
+          FROM pg_catalog.pg_class c, \
+               (SELECT string_agg(format('%I on %s', conname, conrelid::regclass), ', ' ORDER BY conname), \
+                       string_agg(format('ALTER TABLE %s DROP CONSTRAINT %I;', conrelid::regclass, conname), ' ' ORDER BY conname) \
+                  FROM pg_catalog.pg_constraint \
+                 WHERE contype = 'f' AND confrelid = to_regclass($1::text) AND conrelid <> confrelid AND conparentid = 0) k (names, drops) \
+         WHERE c.oid = to_regclass($1::text)";
+    let read = async {
+        let Some(row) = target.query_opt(query, &[&table.to_string()]).await? else { return Ok(None) };
+        Ok(Some(Emptying {
+            is_table: row.try_get(0)?,
+            role: row.try_get(1)?,
+            lacks: row.try_get(2)?,
+            schema_usable: row.try_get(3)?,
+            keys: row.try_get::<_, Option<String>>(4)?.zip(row.try_get(5)?),
+            replica_role,
+        }))
+    };
+    let facts = read.await.map_err(failed)?;
+    Ok(facts.and_then(|facts| facts.hindrance(table)))
+}
+
+/// What emptying a table depends on.
+struct Emptying {
+    is_table: bool,
+    role: String,
+    /// Rights that are missing.
+    lacks: String,
+    schema_usable: bool,
+    /// Foreign keys of other tables that refer to it, and the statements that drop them.
+    keys: Option<(String, String)>,
+    replica_role: bool,
+}
+
+impl Emptying {
+    fn hindrance(&self, table: &TableName) -> Option<String> {
+        let role = &self.role;
+        let why = match &self.keys {
+            _ if !self.is_table => "it is not a table; rename or drop it".to_owned(),
+            _ if !self.schema_usable => {
+                let schema = crate::model::quote_ident(&table.schema);
+                format!(
+                    "role {role} may not use its schema; run on the target: GRANT USAGE ON SCHEMA {schema} TO {role};"
+                )
+            }
+            _ if !self.lacks.is_empty() => {
+                let lacks = &self.lacks;
+                format!(
+                    "role {role} lacks {lacks} on it; run on the target: GRANT {lacks} ON {table} TO {role};"
+                )
+            }
+            Some((names, drops)) if !self.replica_role => format!(
+                "foreign keys refer to it ({names}), and role {role} may not let them rest; run on the target: {drops} or \
+                 GRANT SET ON PARAMETER session_replication_role TO {role}; (PostgreSQL 15)"
+            ),
+            _ => return None,
+        };
+        Some(format!("target table {table} cannot be emptied to be copied again: {why}"))
+    }
+}
+
+/// Checks that our role may make the table, and that what only a person can make (extension types, collations) is there.
 pub async fn check_requirements(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
     check_right_to_make(target, &ddl.name).await?;
     for requirement in &ddl.requires {

@@ -5,6 +5,7 @@ use crate::apply::checkpoint::{self, Checkpoint, StateError, TableRecord, TableS
 use crate::apply::parked_store;
 use crate::capture::setup::{self, TableRequest};
 use crate::catalog::read_table;
+use crate::copy::target::hindrance;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::hold::hold_stream;
@@ -59,6 +60,8 @@ struct Affected {
     source: TableName,
     mode: &'static str,
     record: Option<TableRecord>,
+    /// Why it cannot be copied again.
+    hindrance: Option<String>,
 }
 
 /// A stream that is held (nobody else runs it), with what is known of it.
@@ -122,6 +125,7 @@ impl<'a> Reset<'a> {
     async fn affected(&self) -> Result<Vec<Affected>, FlowError> {
         let records = checkpoint::read_tables(&self.target, &self.options.key).await?;
         let dropped = checkpoint::read_dropped(&self.target, &self.options.key).await?;
+        let replica_role = facts::may_use_replica_role(&self.target).await?;
         let mut tables = Vec::new();
         for Configured { source, target, entry } in configured(&self.source, self.options).await? {
             let mode = entry.mode();
@@ -144,7 +148,8 @@ impl<'a> Reset<'a> {
                     continue;
                 }
             }
-            tables.push(Affected { target, source, mode, record });
+            let hindrance = hindrance(&self.target, &target, replica_role).await?;
+            tables.push(Affected { target, source, mode, record, hindrance });
         }
         Ok(tables)
     }
@@ -194,6 +199,12 @@ impl<'a> Reset<'a> {
             && *self.scope == Scope::All
         {
             return Err(FlowError::Stopped(StopReason::SlotActive { slot: self.options.slot(), pid }));
+        }
+        if choice == Choice::Recopy {
+            let hindrances = self.tables.iter().filter_map(|t| t.hindrance.clone()).collect::<Vec<_>>();
+            if !hindrances.is_empty() {
+                return Err(FlowError::Refused(hindrances));
+            }
         }
         match (choice, self.scope) {
             (Choice::AcceptSystem, Scope::Tables(_)) => {
