@@ -1,6 +1,9 @@
 //! What can go wrong while changes are written.
 
+use std::fmt;
+
 use crate::apply::plan::PlanError;
+use crate::apply::shape_error::ShapeError;
 use crate::model::{Lsn, RetryAdvice, TableName};
 use crate::pg::PgError;
 
@@ -84,8 +87,21 @@ impl ApplyError {
             ApplyError::Conflict { commit_lsn, .. } => Some(format!(
                 "mend the target row and start again, nothing is lost; or leave the transaction out: repcloud skip --source {source} --lsn {commit_lsn}; or set on_conflict = \"log\" or \"overwrite\""
             )),
+            ApplyError::Plan(PlanError::Shape(error)) => match **error {
+                ShapeError::ColumnDropped { .. } | ShapeError::TypeChanged { .. } => {
+                    Some(format!("to accept it: {}", reset_command(source, error.target(), "accept-target")))
+                }
+                ShapeError::ColumnAdded { .. } | ShapeError::KeyMissing { .. } => None,
+            },
+            ApplyError::Plan(PlanError::LeafTruncated(table)) => Some(reset_command(source, table, "recopy")),
             ApplyError::Fenced => Some("only one process may stream from a source to a target".to_owned()),
             _ => None,
         }
     }
+}
+
+/// What a person types for a table that cannot go on by itself; `choice` as the option without the dashes. `reset` takes the
+/// stream's lock, so nobody may run the stream meanwhile.
+pub fn reset_command(source: &str, table: &impl fmt::Display, choice: &str) -> String {
+    format!("with the stream stopped: repcloud reset --source {source} --table {table} --{choice}")
 }

@@ -102,7 +102,7 @@ pub enum PlanError {
     Shape(Box<ShapeError>),
     /// Only some leaves of a partitioned table were truncated; which of the target's rows came from them is not known.
     #[error(
-        "a partition of {0} was truncated on the source; its rows cannot be told apart in the target: copy the table again (repcloud reset --table … --recopy)"
+        "a partition of {0} was truncated on the source; its rows cannot be told apart in the target: copy the table again"
     )]
     LeafTruncated(TableName),
     /// Binary values.

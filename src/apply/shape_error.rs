@@ -7,7 +7,7 @@ use crate::model::TableName;
 pub enum ShapeError {
     /// The source sends a column the target lacks.
     #[error(
-        "source column {column} of {source_table} has no column in target table {target}; add it there (ALTER TABLE {target} ADD COLUMN …) and start again, or name the wanted columns in the configuration"
+        "source column {column} of {source_table} has no column in target table {target}; add it there and start again, or name the wanted columns in the configuration"
     )]
     ColumnAdded {
         /// Source table.
@@ -19,7 +19,7 @@ pub enum ShapeError {
     },
     /// The source no longer sends a column the target has.
     #[error(
-        "column {column} is gone from source table {source_table} but still in target table {target}; drop it there and start again, or accept the target as it is (repcloud reset --table … --accept-target)"
+        "column {column} is gone from source table {source_table} but still in target table {target}; drop it there, or accept the target as it is"
     )]
     ColumnDropped {
         /// Source table.
@@ -31,7 +31,7 @@ pub enum ShapeError {
     },
     /// The type changed.
     #[error(
-        "column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it (repcloud reset --table … --accept-target)"
+        "column {column} of source table {source_table} changed its type; change it in target table {target} likewise, then accept it"
     )]
     TypeChanged {
         /// Source table.

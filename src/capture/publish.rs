@@ -282,8 +282,8 @@ fn check_same(publication: &str, entry: &Entry, table: &PublishedTable, findings
         let problem = format!("publication {publication} was given a column list for it, which we never do");
         findings.push(Finding::new(&table.name, problem).help(drop));
     } else if table.filter != entry.condition.as_ref().map(|c| c.normalised.clone()) {
-        let problem = "its `condition` is not the one it was copied with; copy it again with \
-                       `repcloud reset --table … --recopy`";
+        let problem = "its `condition` is not the one it was copied with; take it out, then copy it \
+                       again (`repcloud reset` with --recopy)";
         findings.push(Finding::new(&table.name, problem).help(drop));
     }
 }

@@ -1,6 +1,7 @@
 //! The entries of the configuration become tables to replicate; what a wildcard cannot take is told.
 
 use crate::apply::checkpoint;
+use crate::apply::error::reset_command;
 use crate::capture::publish::Finding;
 use crate::capture::setup::{self, TableRequest};
 use crate::catalog::{TableKind, list_tables};
@@ -59,8 +60,8 @@ impl Preparation<'_> {
             for (name, findings) in resolve::refusals(self.source, self.options, entry, &requests).await? {
                 if dropped.contains(&name.to_string()) {
                     self.events.info(format!(
-                        "{pattern} passes over {name}, which drop-table took out; to take it in again: repcloud reset --source {} --table {name} --recopy",
-                        self.options.key.source
+                        "{pattern} passes over {name}, which drop-table took out; to take it in again, {}",
+                        reset_command(&self.options.key.source, &name, "recopy")
                     ));
                 } else if findings.is_empty() {
                     names.push(name);

@@ -2,6 +2,7 @@
 
 use crate::apply::ApplyError;
 use crate::apply::checkpoint::StateError;
+use crate::apply::error::reset_command;
 use crate::capture::CaptureError;
 use crate::capture::publish::Finding;
 use crate::capture::setup::SetupError;
@@ -37,7 +38,7 @@ pub enum FlowError {
     /// Partitions of a source table came or went.
     #[error(
         "the partitions of source table {source_table} have changed ({changes}); its rows in target table {target_table} are no longer certain: \
-         copy the table again (repcloud reset --source {source_name} --table {target_table} --recopy)"
+         copy the table again, {}", reset_command(.source_name, .target_table, "recopy")
     )]
     PartitionsChanged {
         /// Source table.
@@ -158,7 +159,8 @@ impl FlowError {
             FlowError::Stopped(reason) => Some(reason.hint(source)),
             FlowError::Apply(error) => error.hint(source),
             FlowError::Capture(CaptureError::Queue(QueueError::Reshaped { table })) => Some(format!(
-                "make the same change on the target, and copy the table again: repcloud reset --source {source} --table {table} --recopy"
+                "make the same change on the target, and copy the table again, {}",
+                reset_command(source, table, "recopy")
             )),
             FlowError::SlotTimeout { .. } => Some(
                 "end these transactions, or start again when they have ended; no slot was left behind"

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
+use crate::apply::error::reset_command;
 use crate::apply::parked_store;
 use crate::capture::publish::{self, ExistingPublication};
 use crate::capture::setup::{self, LockLimits};
@@ -99,8 +100,7 @@ pub(crate) async fn unfollow(
     why: &str,
     events: &Events,
 ) -> Result<(), FlowError> {
-    let why =
-        format!("{why}; copy it again (repcloud reset --source {} --table {table} --recopy)", key.source);
+    let why = format!("{why}; copy it again, {}", reset_command(&key.source, table, "recopy"));
     parked_store::give_up(target, key, std::slice::from_ref(table), &why).await?;
     events.warning(format!("target table {table} is not followed any more: {why}"));
     Ok(())

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::apply::ApplyError;
 use crate::apply::checkpoint::{self, StateError, StreamKey, TableRecord, TableState};
+use crate::apply::error::reset_command;
 use crate::apply::parked_store::{self, ParkLimits};
 use crate::apply::plan::PlanError;
 use crate::catalog::read_table;
@@ -163,6 +164,7 @@ impl Parking<'_> {
                 over.parked_bytes >> 20,
                 over.error.as_ref().map(|e| format!(". It was stopped because: {e}")).unwrap_or_default(),
             );
+            let why = format!("{why}; {}", reset_command(&self.key.source, &over.target_table, "recopy"));
             // Also those that are not configured any more.
             let names: Vec<TableName> =
                 group.iter().filter_map(|r| parse_table_name(&r.target_table).ok()).collect();
@@ -228,8 +230,7 @@ fn tied(edges: &[(TableName, TableName)], first: &TableName) -> Vec<TableName> {
 /// What is not in step when a stream ends, in words: one line a table.
 pub(crate) fn unfinished(records: &[TableRecord], key: &StreamKey) -> Vec<String> {
     let why = |r: &TableRecord| r.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
-    let reset =
-        |r: &TableRecord| format!("repcloud reset --source {} --table {}", key.source, r.target_table);
+    let recopy = |r: &TableRecord| reset_command(&key.source, &r.target_table, "recopy");
     records
         .iter()
         .filter_map(|r| match r.state {
@@ -237,9 +238,9 @@ pub(crate) fn unfinished(records: &[TableRecord], key: &StreamKey) -> Vec<String
                 Some(format!("target table {} is parked, {} changes wait{}", r.target_table, r.parked_changes, why(r)))
             }
             TableState::NeedsCopy | TableState::Failed => Some(format!(
-                "target table {} needs another copy ({} --recopy, or --accept-target to go on with the rows that are there){}",
+                "target table {} needs another copy ({}, or --accept-target to go on with the rows that are there){}",
                 r.target_table,
-                reset(r),
+                recopy(r),
                 why(r)
             )),
             TableState::Copying | TableState::Streaming => None,

@@ -1,6 +1,7 @@
 //! Where the changes of each table go now: into it, aside, or nowhere; and which tables come back.
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
+use crate::apply::error::reset_command;
 use crate::apply::parked_store;
 use crate::apply::route::{ParkedRoute, Route, RouteTable};
 use crate::catalog::{TableDef, read_table};
@@ -104,8 +105,10 @@ impl Preparation<'_> {
         let Some(target) = read_table(self.target, &work.target).await? else {
             let gone = TargetFinding {
                 table: work.target.clone(),
-                problem: "it has gone; make it again, or copy it again (repcloud reset --table … --recopy)"
-                    .to_owned(),
+                problem: format!(
+                    "it has gone; make it again, or have it copied again; {}",
+                    reset_command(&self.options.key.source, &work.target, "recopy")
+                ),
                 help: None,
             };
             return Ok(Err(FlowError::refused_by_target(&[gone])));

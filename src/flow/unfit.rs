@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
+use crate::apply::error::reset_command;
 use crate::catalog::TableDef;
 use crate::flow::error::FlowError;
 use crate::flow::parking::with_hint;
@@ -42,11 +43,9 @@ impl Preparation<'_> {
             return Ok(records);
         }
         for table in full {
-            let source = &self.options.key.source;
-            let reset = format!("repcloud reset --source {source} --table {table}");
+            let replace = reset_command(&self.options.key.source, &table, "recopy");
             let why = format!(
-                "target table {table} already holds rows; it is not overwritten: replace them by {reset} --recopy, or keep them as first \
-                 rows by {reset} --accept-target"
+                "target table {table} already holds rows; it is not overwritten; to replace them, {replace} (--accept-target keeps them as first rows)"
             );
             self.leave_out(&table, &why).await?;
         }
@@ -69,8 +68,7 @@ impl Preparation<'_> {
     }
 
     fn then_copy(&self, table: &TableName, why: &str) -> String {
-        let source = &self.options.key.source;
-        format!("{why}; once that is mended: repcloud reset --source {source} --table {table} --recopy")
+        format!("{why}; once that is mended, {}", reset_command(&self.options.key.source, table, "recopy"))
     }
 
     async fn leave_out(&self, table: &TableName, why: &str) -> Result<(), FlowError> {

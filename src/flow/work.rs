@@ -399,7 +399,7 @@ fn missing(column: &ColumnDef) -> String {
     }
     format!(
         "column {name} is missing, and its default gave the source's older rows values that no change tells of: add it, then copy the \
-         table again (repcloud reset --recopy)"
+         table again (`repcloud reset` with --recopy)"
     )
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::stream::{LIMIT, Stream, configuration};
+use crate::support::stream::{LIMIT, Stream, configuration, connection};
 use crate::support::wait;
 
 const SCHEMA: &str =
@@ -81,4 +81,55 @@ async fn a_table_that_cannot_be_emptied_is_not_accepted_for_another_copy() {
     stream.target.exec("ALTER TABLE mine DROP CONSTRAINT of_t; GRANT TRUNCATE ON u TO plain").await;
     reset(&["--all", "--recopy", "--yes"]).expect_code(0);
     stream.catch_up();
+}
+
+#[tokio::test]
+async fn a_target_table_of_two_streams_is_not_dropped_by_guess() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    stream.pair.target.create_database("second").expect("a database");
+    let more = connection("second", &stream.pair.target, "second")
+        + &format!("[[replicate]]\nsource = \"prod\"\ntarget = \"second\"\n{ENTRY}\n");
+    stream.program.write("config/default.toml", &(configuration(&stream.pair, &[ENTRY]) + &more));
+    stream.catch_up();
+    let refused = stream.program.run(&["drop-table", "public.t", "--yes"], LIMIT).expect_code(2);
+    for told in ["prod → copy", "prod → second", "--config"] {
+        assert!(refused.stderr.contains(told), "{told}: {refused:?}");
+    }
+    assert_eq!(stream.target.value("SELECT count(*) FROM t").await, "300");
+}
+
+/// A command that is printed can be typed as it is.
+#[tokio::test]
+async fn a_table_that_needs_a_person_names_the_command_that_helps() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
+    wait::until("it streams", LIMIT, async || status(&stream)["state"] == "streaming").await;
+    let error = async || status(&stream)["tables"][0]["error"].as_str().unwrap_or_default().to_owned();
+    stream.source.exec("ALTER TABLE t ALTER id TYPE bigint; INSERT INTO t VALUES (1000)").await;
+    wait::until("it is parked", LIMIT, async || status(&stream)["tables"][0]["state"] == "parked").await;
+    wait::until("it streams on without it", LIMIT, async || {
+        running.stderr().matches("streaming from slot").count() == 2
+    })
+    .await;
+    let told = error().await;
+    let accept = "with the stream stopped: repcloud reset --source prod --table public.t --accept-target";
+    assert!(told.contains(accept) && !told.contains('…'), "{told}");
+    // As it says: not beside the running stream.
+    let command: Vec<&str> = accept.split(' ').skip_while(|w| *w != "reset").chain(["--yes"]).collect();
+    let refused = stream.program.run(&command, LIMIT);
+    assert!(refused.code() != 0 && refused.stderr.contains("another process runs"), "{refused:?}");
+    running.terminate();
+    running.wait(LIMIT).expect_code(0);
+    stream.target.exec("ALTER TABLE t ALTER id TYPE bigint").await;
+    stream.program.run(&command, LIMIT).expect_code(0);
+    stream.catch_up();
+    stream.target.exec("ALTER TABLE t RENAME TO away").await;
+    stream.source.exec("INSERT INTO t VALUES (1001)").await;
+    let gone = stream.try_catch_up().expect_code(4);
+    let recopy = "repcloud reset --source prod --table public.t --recopy";
+    assert!(gone.stderr.contains(recopy) && !gone.stderr.contains("--table …"), "{gone:?}");
+    let command: Vec<&str> = recopy.split(' ').skip(1).chain(["--yes"]).collect();
+    stream.program.run(&command, LIMIT).expect_code(0);
+    stream.catch_up();
+    assert_eq!(stream.target.value("SELECT count(*) FROM t").await, "302");
 }

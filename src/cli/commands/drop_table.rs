@@ -107,16 +107,21 @@ async fn find(context: &Context, table: &TableName) -> Result<StreamOptions, Fai
             Err(why) => silent.push(format!("{}: {why}", connection.name)),
         }
     }
-    let mut found = found.into_iter();
-    match (found.next(), found.next()) {
-        (Some((source, target)), None) => {
-            let source = context.connection(&source)?;
-            Ok(stream(&context.settings, source, context.connection(&target)?))
+    let found: Vec<_> = found.into_iter().collect();
+    match found.as_slice() {
+        [(source, target)] => {
+            let source = context.connection(source)?;
+            Ok(stream(&context.settings, source, context.connection(target)?))
         }
-        (Some((s1, t1)), Some((s2, t2))) => Err(Failure::usage(format!(
-            "{table} is a target table of {s1} → {t1} and of {s2} → {t2}; leave the connection of the wrong one out of a configuration of your own (--config)"
-        ))),
-        _ => {
+        [_, _, ..] => {
+            let streams: Vec<_> =
+                found.iter().map(|(source, target)| format!("{source} → {target}")).collect();
+            Err(Failure::usage(format!(
+                "{table} is a target table of {}; leave the connections of the others out of a configuration of your own (--config)",
+                streams.join(" and of ")
+            )))
+        }
+        [] => {
             let failure = Failure::usage(format!("no stream of this configuration has target table {table}"));
             Err(match silent.is_empty() {
                 true => failure.hint("`repcloud status` lists the target tables"),
