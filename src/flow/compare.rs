@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
+use crate::apply::error::reset_command;
 use crate::apply::route::Delivery;
 use crate::apply::state_read;
+use crate::capture::setup::TableRequest;
 use crate::catalog::read_table;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::options::StreamOptions;
 use crate::flow::plugin;
-use crate::flow::resolve::configured;
+use crate::flow::resolve::{Configured, configured, refusals, request};
 use crate::flow::stream::connect_source;
 use crate::flow::work::TableWork;
 use crate::model::{Lsn, TableName, TablePattern};
@@ -34,6 +36,8 @@ pub struct Compare<'a> {
     pub notes: Vec<String>,
     /// Tables that are not there to be compared, in words.
     pub missing: Vec<String>,
+    /// Tables asked for that were dropped from the stream, and what is to be said of each.
+    pub dropped: Vec<(TableName, String)>,
 }
 
 /// Waits for the stream's position, on a session of its own.
@@ -70,8 +74,8 @@ impl<'a> Compare<'a> {
                     .to_owned(),
             ]));
         }
-        let (specs, notes, missing) = (Vec::new(), Vec::new(), Vec::new());
-        let mut this = Compare { options, source, target, follow, specs, notes, missing };
+        let (specs, notes, missing, dropped) = Default::default();
+        let mut this = Compare { options, source, target, follow, specs, notes, missing, dropped };
         // The position is no place in the WAL: without a note, what waits in the queues shows as differences.
         if !by_triggers {
             this.notes.extend(this.note(position).await?);
@@ -98,20 +102,33 @@ impl<'a> Compare<'a> {
     }
 
     async fn find(&mut self, names: &[TableName], records: &[TableRecord]) -> Result<(), FlowError> {
-        for table in configured(&self.source, self.options).await? {
+        let dropped = checkpoint::read_dropped(&self.target, &self.options.key).await?;
+        let tables = configured(&self.source, self.options).await?;
+        self.find_dropped(names, &dropped, &tables);
+        for table in tables {
             if !names.is_empty() && !names.contains(&table.source) && !names.contains(&table.target) {
                 continue;
             }
             let by_name = table.entry.tables.contains(&TablePattern::Table(table.source.clone()));
             let target_name = table.target.to_string();
             let record = records.iter().find(|r| r.target_table == target_name);
+            if record.is_none() && dropped.contains(&target_name) {
+                if names.is_empty() {
+                    self.notes.push(self.was_dropped(&table.target, Some(by_name)));
+                }
+                continue;
+            }
             if !by_name && record.is_none() {
-                // Of a whole schema: one the mode cannot take.
+                self.tell_waiting(&table, !names.is_empty(), !records.is_empty()).await?;
                 continue;
             }
             self.notes.extend(record.and_then(standing));
             let source = read_table(&self.source, &table.source).await?;
             let target = read_table(&self.target, &table.target).await?;
+            if record.is_none() && source.is_some() && target.is_none() && names.is_empty() {
+                self.missing.push(waits(&table));
+                continue;
+            }
             let (source, target) = match (source, target) {
                 (Some(source), Some(target)) => (source, target),
                 (source, _) => {
@@ -148,6 +165,52 @@ impl<'a> Compare<'a> {
         Ok(())
     }
 
+    /// A table of a whole schema of which nothing is recorded: one the mode cannot take, or one that is still to be taken in.
+    async fn tell_waiting(
+        &mut self,
+        table: &Configured<'_>,
+        asked_for: bool,
+        begun: bool,
+    ) -> Result<(), FlowError> {
+        let request = TableRequest { condition: None, ..request(table.entry, table.source.clone()) };
+        let refused = refusals(&self.source, self.options, table.entry, &[request]).await?;
+        if refused.iter().any(|(_, findings)| !findings.is_empty()) {
+            return Ok(());
+        }
+        if asked_for {
+            return Err(FlowError::Refused(vec![waits(table)]));
+        }
+        // Of a stream that has not begun it is said once for all.
+        self.missing.extend(begun.then(|| waits(table)));
+        Ok(())
+    }
+
+    /// A person who asks for a table that was dropped from the stream is told just that.
+    fn find_dropped(&mut self, names: &[TableName], dropped: &[String], tables: &[Configured<'_>]) {
+        for name in names.iter().filter(|name| dropped.contains(&name.to_string())) {
+            let entry = tables.iter().find(|t| t.target == *name);
+            let by_name =
+                |t: &Configured<'_>| t.entry.tables.contains(&TablePattern::Table(t.source.clone()));
+            self.dropped.push((name.clone(), self.was_dropped(name, entry.map(by_name))));
+        }
+    }
+
+    /// `by_name`: how an entry takes it now; `None`: none does.
+    fn was_dropped(&self, table: &TableName, by_name: Option<bool>) -> String {
+        let again = match by_name {
+            Some(true) => {
+                "the configuration still names it, so the next start of the stream takes it in again"
+                    .to_owned()
+            }
+            Some(false) => {
+                format!("to take it in again, {}", reset_command(&self.options.key.source, table, "recopy"))
+            }
+            None => "to take it in again, name it in an entry of the configuration and start the stream"
+                .to_owned(),
+        };
+        format!("target table {table} was taken out of the stream by drop-table, it is not compared; {again}")
+    }
+
     /// Compares one table; with `count`, numbers of rows only.
     pub async fn table(
         &self,
@@ -165,6 +228,13 @@ impl<'a> Compare<'a> {
             false => verify::verify(&self.source, &self.target, spec, &options, wait, progress).await?,
         })
     }
+}
+
+fn waits(table: &Configured<'_>) -> String {
+    format!(
+        "source table {} waits: the stream has not taken it in yet, it is not compared with target table {}",
+        table.source, table.target
+    )
 }
 
 /// Why a table's rows are not, or not yet, those of the source.

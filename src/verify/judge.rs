@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) versions: String,
     /// One of the rows has just the texts of the suspect's key (`1.0` is found as `1.00`, but has another text).
     pub(crate) same_key: bool,
+    /// Where one of the rows is, for a person; empty without rows.
+    pub(crate) place: String,
 }
 
 impl State {
@@ -139,7 +141,13 @@ mod tests {
     use super::*;
 
     fn state(rows: u64, image: &str, versions: &str) -> State {
-        State { rows, image: image.into(), versions: versions.into(), same_key: rows > 0 }
+        State {
+            rows,
+            image: image.into(),
+            versions: versions.into(),
+            same_key: rows > 0,
+            place: String::new(),
+        }
     }
 
     fn look(before: &State, target: &State, after: &State) -> Look {

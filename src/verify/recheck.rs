@@ -10,7 +10,7 @@ use crate::verify::digest::Suspect;
 use crate::verify::error::VerifyError;
 use crate::verify::judge::{Look, Verdict, judge};
 use crate::verify::side::Side;
-use crate::verify::spec::{Progress, VerifyOptions, VerifyOutcome};
+use crate::verify::spec::{Kind, Progress, Sample, VerifyOptions, VerifyOutcome};
 
 /// A wait until the target has applied a position.
 pub(crate) type Wait<'a> =
@@ -124,7 +124,11 @@ impl Work<'_> {
                 Verdict::Again => again.push((suspect, Some(now))),
                 Verdict::Differs(kind, rows) => {
                     let key = self.keyed.then_some(suspect.key);
-                    self.outcome.add(kind, rows, key, self.options.samples);
+                    let place = match kind {
+                        Kind::Extra => now.target.place,
+                        Kind::Missing | Kind::Different => now.after.place,
+                    };
+                    self.outcome.add(kind, rows, Sample { kind, key, place }, self.options.samples);
                 }
             }
         }

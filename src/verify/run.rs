@@ -84,7 +84,7 @@ where
         match judge_counts(&looks, attempt < attempts) {
             CountVerdict::Equal => break,
             CountVerdict::Differs(kind, rows) => {
-                work.outcome.add(kind, rows, None, 0);
+                work.outcome.count(kind, rows);
                 break;
             }
             CountVerdict::Unsettled => work.outcome.unsettled = 1,

@@ -236,6 +236,7 @@ impl<'a> Side<'a> {
                     image: self.server.get(WHAT, row, 2)?,
                     versions: self.server.get(WHAT, row, 3)?,
                     same_key: self.server.get(WHAT, row, 4)?,
+                    place: self.server.get(WHAT, row, 5)?,
                 };
             }
         }
@@ -253,6 +254,7 @@ impl<'a> Side<'a> {
                 image: String::new(),
                 versions: self.server.get(WHAT, row, 2)?,
                 same_key: true,
+                place: self.server.get(WHAT, row, 3)?,
             };
             found.insert(self.server.get::<String>(WHAT, row, 0)?, state);
         }

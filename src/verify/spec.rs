@@ -91,9 +91,11 @@ pub enum Kind {
 pub struct Sample {
     /// In what way it differs.
     pub kind: Kind,
-    /// Text of the key's values in the order of [`VerifySpec::key`], to be shown only to somebody who asked for it. `None`
-    /// where rows were compared without a key.
+    /// Text of the key's values in the order of [`VerifySpec::key`]: the user's data, never shown. `None` where rows were compared
+    /// without a key.
     pub key: Option<Vec<String>>,
+    /// Where the row was: table and `ctid`, on the target for [`Kind::Extra`], else on the source.
+    pub place: String,
 }
 
 impl fmt::Debug for Sample {
@@ -140,17 +142,22 @@ impl VerifyOutcome {
         }
     }
 
-    /// Counts `rows` differing rows of one key.
-    pub(crate) fn add(&mut self, kind: Kind, rows: u64, key: Option<Vec<String>>, samples: usize) {
+    /// Counts `rows` differing rows of one key, and keeps one of them while there are fewer than `samples`.
+    pub(crate) fn add(&mut self, kind: Kind, rows: u64, sample: Sample, samples: usize) {
+        self.count(kind, rows);
+        if self.samples.len() < samples {
+            self.samples.push(sample);
+        }
+    }
+
+    /// Counts `rows` differing rows.
+    pub(crate) fn count(&mut self, kind: Kind, rows: u64) {
         match kind {
             Kind::Missing => self.missing += rows,
             Kind::Extra => self.extra += rows,
             Kind::Different => self.different += rows,
         }
         self.differences += rows;
-        if self.samples.len() < samples {
-            self.samples.push(Sample { kind, key });
-        }
     }
 }
 
@@ -171,11 +178,15 @@ pub struct Progress {
 mod tests {
     use super::*;
 
+    fn sample(kind: Kind) -> Sample {
+        Sample { kind, key: Some(vec!["secret".into()]), place: "t ctid (0,1)".into() }
+    }
+
     #[test]
     fn counts_by_kind_and_keeps_few_samples() {
         let mut outcome = VerifyOutcome::new();
         for (kind, rows) in [(Kind::Missing, 3), (Kind::Extra, 1), (Kind::Different, 1)] {
-            outcome.add(kind, rows, Some(vec!["secret".into()]), 2);
+            outcome.add(kind, rows, sample(kind), 2);
         }
         assert_eq!((outcome.differences, outcome.missing, outcome.extra, outcome.different), (5, 3, 1, 1));
         assert_eq!(outcome.samples.len(), 2);
@@ -184,7 +195,7 @@ mod tests {
     #[test]
     fn key_values_stay_out_of_debug_texts() {
         let mut outcome = VerifyOutcome::new();
-        outcome.add(Kind::Missing, 1, Some(vec!["secret".into()]), 2);
+        outcome.add(Kind::Missing, 1, sample(Kind::Missing), 2);
         assert!(!format!("{outcome:?}").contains("secret"));
     }
 }

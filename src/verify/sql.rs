@@ -150,7 +150,7 @@ impl SideSql {
     }
 
     /// What stands under each of many keys: `$1`, `$2`, … are `text[]`, a column of the key each. Gives position (from 1),
-    /// rows, image, versions, and whether a row has just these texts for a key; nothing for a key without rows.
+    /// rows, image, versions, whether a row has just these texts for a key, and where one of them is; nothing for a key without rows.
     pub(crate) fn states_by_key(&self) -> String {
         let each = |make: &dyn Fn(usize, &KeyColumn) -> String, between: &str| {
             let parts: Vec<String> = self.key.iter().enumerate().map(|(at, k)| make(at + 1, k)).collect();
@@ -167,29 +167,36 @@ impl SideSql {
         );
         let same = each(&|at, k| format!("{} = repcloud_keys.k{at}", self.text(k)), " AND ");
         format!(
-            "SELECT repcloud_keys.i, count(*), {}, {}, bool_or(r.same) \
+            "SELECT repcloud_keys.i, count(*), {}, {}, bool_or(r.same), min(r.place) \
              FROM unnest({arrays}) WITH ORDINALITY AS repcloud_keys({names}, i) CROSS JOIN LATERAL \
-             (SELECT {} AS h, {}.xmin::text AS x, {same} AS same FROM {} WHERE {} AND {found}) r GROUP BY 1",
+             (SELECT {} AS h, {}.xmin::text AS x, {same} AS same, {} AS place FROM {} WHERE {} AND {found}) r GROUP BY 1",
             self.all_of("r.h"),
             self.all_of("r.x"),
             self.digest,
             self.alias,
+            self.place(),
             self.from,
             self.filter
         )
     }
 
-    /// How often rows with the digests `$1` (`text[]`) are there: digest, rows, versions.
+    /// How often rows with the digests `$1` (`text[]`) are there: digest, rows, versions, and where one of them is.
     pub(crate) fn states_by_digest(&self) -> String {
         format!(
-            "SELECT r.h, count(*), {} FROM (SELECT {} AS h, {}.xmin::text AS x FROM {} WHERE {}) r \
+            "SELECT r.h, count(*), {}, min(r.place) FROM (SELECT {} AS h, {}.xmin::text AS x, {} AS place FROM {} WHERE {}) r \
              WHERE r.h = ANY ($1::text[]) GROUP BY 1",
             self.all_of("r.x"),
             self.digest,
             self.alias,
+            self.place(),
             self.from,
             self.filter
         )
+    }
+
+    /// Where a row is: its table (of a partitioned one, the partition) and its place in it.
+    fn place(&self) -> String {
+        format!("{0}.tableoid::pg_catalog.regclass::text || ' ctid ' || {0}.ctid::text", self.alias)
     }
 
     fn list_by_key(&self, rows: &str) -> String {

@@ -278,7 +278,8 @@ async fn verify_compares_at_rest_and_while_the_stream_runs() {
     stream.target.exec("DELETE FROM kept WHERE id = 5").await;
     let differs = verify(&["--table", "public.kept"], 1);
     assert!(
-        differs.stdout.contains("1 missing in the target") && differs.stdout.contains("missing: (5)"),
+        differs.stdout.contains("1 missing in the target")
+            && differs.stdout.contains("missing in the target: source table public.orders ctid (0,"),
         "{differs:?}"
     );
     verify(&["--table", "public.kept", "--count", "--json"], 1);

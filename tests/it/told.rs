@@ -8,6 +8,7 @@ use crate::support::wait;
 const SCHEMA: &str =
     "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 300) i";
 const ENTRY: &str = "mode = \"dml\"\ntables = [\"public.t\"]";
+const ALL: &str = "mode = \"dml\"\ntables = [\"public.*\"]";
 
 fn status(stream: &Stream) -> Value {
     stream.program.json(&["status"], LIMIT)["streams"][0].take()
@@ -81,6 +82,61 @@ async fn a_table_that_cannot_be_emptied_is_not_accepted_for_another_copy() {
     stream.target.exec("ALTER TABLE mine DROP CONSTRAINT of_t; GRANT TRUNCATE ON u TO plain").await;
     reset(&["--all", "--recopy", "--yes"]).expect_code(0);
     stream.catch_up();
+}
+
+#[tokio::test]
+async fn verify_tells_of_tables_that_wait_and_of_those_that_were_dropped() {
+    let stream = Stream::new(&format!("{SCHEMA}; CREATE TABLE u (id int PRIMARY KEY)"), "", &[ALL]).await;
+    stream.catch_up();
+    stream.source.exec("CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE keyless (id int)").await;
+    let verify = |more: &[&str], code: i32| {
+        let all: Vec<&str> = ["verify", "--source", "prod"].into_iter().chain(more.iter().copied()).collect();
+        stream.program.run(&all, LIMIT).expect_code(code)
+    };
+    let waits = verify(&[], 1);
+    assert!(waits.stderr.contains("public.late waits"), "{waits:?}");
+    assert!(!waits.stderr.contains("keyless") && waits.stdout.contains("public.t"), "{waits:?}");
+    assert!(verify(&["--table", "public.late"], 3).stderr.contains("public.late waits"));
+    stream.catch_up();
+    verify(&[], 0);
+
+    stream.program.run(&["drop-table", "public.u", "--yes"], LIMIT).expect_code(0);
+    let again = "repcloud reset --source prod --table public.u --recopy";
+    let dropped = verify(&["--table", "public.u"], 3);
+    assert!(dropped.stderr.contains("by drop-table") && dropped.stderr.contains(again), "{dropped:?}");
+    assert!(!dropped.stderr.contains("[[replicate]]"), "{dropped:?}");
+    assert!(verify(&[], 0).stderr.contains("public.u was taken out"));
+    stream.program.run(&again.split(' ').skip(1).chain(["--yes"]).collect::<Vec<_>>(), LIMIT).expect_code(0);
+    stream.catch_up();
+    assert!(verify(&["--table", "public.u"], 0).stdout.contains("public.u"));
+}
+
+#[tokio::test]
+async fn verify_shows_where_rows_differ_and_none_of_their_values() {
+    let schema = "CREATE TABLE t (k text PRIMARY KEY, v int); INSERT INTO t SELECT 'SECRET' || i, i FROM generate_series(1, 20) i;
+         CREATE TABLE u (v text); ALTER TABLE u REPLICA IDENTITY FULL; INSERT INTO u VALUES ('SECRET')";
+    let stream = Stream::new(schema, "", &[ALL]).await;
+    stream.catch_up();
+    stream
+        .target
+        .exec("DELETE FROM t WHERE v = 1; UPDATE t SET v = 0 WHERE v = 2; INSERT INTO t VALUES ('SECRET x', 3); TRUNCATE u")
+        .await;
+    let differs = stream.program.run(&["verify", "--source", "prod"], LIMIT).expect_code(1);
+    assert!(!differs.stdout.contains("SECRET") && !differs.stderr.contains("SECRET"), "{differs:?}");
+    assert!(differs.stdout.contains("1 missing in the target, 1 extra, 1 different"), "{differs:?}");
+    let of = |what: &str| {
+        let line = differs
+            .stdout
+            .lines()
+            .find(|l| l.contains(what))
+            .unwrap_or_else(|| panic!("{what}: {differs:?}"));
+        line.rsplit_once("ctid ").unwrap().1.to_owned()
+    };
+    let key = |ctid: String| format!("SELECT k FROM t WHERE ctid = '{ctid}'");
+    let source = &stream.source;
+    assert_eq!(source.value(&key(of("missing in the target: source table"))).await, "SECRET1");
+    assert_eq!(source.value(&key(of("different in the target: source table"))).await, "SECRET2");
+    assert_eq!(stream.target.value(&key(of("extra in the target: target table"))).await, "SECRET x");
 }
 
 #[tokio::test]

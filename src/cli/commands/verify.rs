@@ -16,7 +16,7 @@ use crate::model::{RetryAdvice, TableName};
 use crate::repack::compare::Compared;
 use crate::repack::run as repack;
 use crate::service::shutdown::Shutdown;
-use crate::verify::{Progress, VerifyOutcome, VerifySpec};
+use crate::verify::{Kind, Progress, VerifyOutcome, VerifySpec};
 
 /// One table, as CONTRACT 4 writes it.
 #[derive(Serialize)]
@@ -42,6 +42,10 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
             compares.iter().flat_map(|c| &c.specs).any(|s| s.source == **name || s.target == **name)
         };
         if let Some(table) = args.tables.iter().find(|table| !known(table)) {
+            let mut dropped = compares.iter().flat_map(|c| &c.dropped);
+            if let Some((_, told)) = dropped.find(|(dropped, _)| dropped == table) {
+                return Err(Failure::new(Exit::Refused, anyhow::Error::msg(told.clone())));
+            }
             return Err(Failure::usage(format!("no [[replicate]] of \"{name}\" has the table {table}")));
         }
         let (mut differences, mut unsettled, mut not_compared) = (0, 0, 0);
@@ -180,12 +184,14 @@ fn show(context: &Context, spec: &VerifySpec, outcome: &VerifyOutcome) -> Result
         text.push_str("; the comparison was not finished");
     }
     text.push('\n');
-    for sample in &outcome.samples {
-        // Keys are the user's data: shown to the person who asked for the comparison, never logged.
-        if let Some(key) = &sample.key {
-            let kind = format!("{:?}", sample.kind).to_lowercase();
-            text.push_str(&format!("  {kind}: ({})\n", key.join(", ")));
-        }
+    // Where they are, not what they hold: that is the user's data.
+    for sample in outcome.samples.iter().filter(|sample| !sample.place.is_empty()) {
+        let (what, side) = match sample.kind {
+            Kind::Missing => ("missing in the target", "source"),
+            Kind::Extra => ("extra in the target", "target"),
+            Kind::Different => ("different in the target", "source"),
+        };
+        text.push_str(&format!("  {what}: {side} table {}\n", sample.place));
     }
     context.output.text(&text)?;
     Ok(())
