@@ -6,7 +6,7 @@ use crate::apply::writers;
 use crate::flow::error::FlowError;
 use crate::flow::first_rows::{self, CopyFailed, FirstRows};
 use crate::flow::options::StreamOptions;
-use crate::flow::slot::{self, SlotKind};
+use crate::flow::slot::{self, Making, SlotKind};
 use crate::flow::status::Board;
 use crate::flow::stream::{connect_source, connect_target};
 use crate::flow::work::TableWork;
@@ -34,14 +34,14 @@ pub(crate) async fn join(
     options: &StreamOptions,
     work: &[TableWork],
     joining: &[Joining],
-    events: &Events,
-    board: &Board,
+    making: &Making,
+    (events, board): (&Events, &Board),
 ) -> Result<(), CopyFailed> {
     let source = connect_source(options).await?;
     let target = connect_target(options).await?;
     writers::mark_writer(&target, &options.key).await.map_err(FlowError::Target)?;
     let snapshot = loop {
-        match snapshot(options, &source, events).await {
+        match snapshot(options, &source, making, events).await {
             // The others go on meanwhile; the tables' changes wait already.
             Err(error @ FlowError::SlotTimeout { .. }) => events.warning(format!("{error}; trying again")),
             result => break result?,
@@ -62,12 +62,13 @@ pub(crate) async fn join(
 async fn snapshot(
     options: &StreamOptions,
     source: &crate::pg::Session,
+    making: &Making,
     events: &Events,
 ) -> Result<FirstRows, FlowError> {
     let mut replication = ReplicationClient::connect(&options.source).await.map_err(FlowError::Source)?;
     let kind = SlotKind { temporary: true, failover: false, plugin: options.plugin() };
     let name = temporary_slot(options);
-    let slot = slot::create(&mut replication, source, &name, kind, events).await?;
+    let slot = slot::create(&mut replication, source, &name, kind, making, events).await?;
     let exported = slot.snapshot_name.unwrap_or_default();
     let held = FirstRows::hold(&options.source, &exported, slot.consistent_point).await?;
     replication.drop_slot(&name, false).await.map_err(FlowError::Source)?;

@@ -17,7 +17,7 @@ use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::queues;
-use crate::flow::slot::{self, SlotKind};
+use crate::flow::slot::{self, Making, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{TableWork, new_record};
 use crate::model::{Events, Lsn, TableName};
@@ -59,6 +59,7 @@ pub(crate) struct Preparation<'a> {
     pub(crate) source: &'a Session,
     /// Holds the advisory lock; commits synchronously.
     pub(crate) target: &'a Session,
+    making: &'a Making,
     pub(crate) events: &'a Events,
     pub(crate) view: &'a crate::flow::status::Board,
     /// `None` with triggers.
@@ -89,8 +90,8 @@ impl<'a> Preparation<'a> {
         options: &'a StreamOptions,
         source: &'a Session,
         target: &'a Session,
-        events: &'a Events,
-        view: &'a crate::flow::status::Board,
+        making: &'a Making,
+        (events, view): (&'a Events, &'a crate::flow::status::Board),
     ) -> Result<Self, FlowError> {
         let slot_there = facts::read_place(source, options).await?.is_some();
         let (replication, system) = facts::connect(options, source, slot_there).await?;
@@ -99,6 +100,7 @@ impl<'a> Preparation<'a> {
             options,
             source,
             target,
+            making,
             events,
             view,
             replication,
@@ -391,7 +393,7 @@ impl<'a> Preparation<'a> {
         };
         let failover = !temporary && replication.server_version() >= 170_000;
         let kind = SlotKind { temporary, failover, plugin: self.options.plugin() };
-        let slot = slot::create(replication, self.source, name, kind, self.events).await?;
+        let slot = slot::create(replication, self.source, name, kind, self.making, self.events).await?;
         let exported = slot.snapshot_name.unwrap_or_default();
         self.snapshot = Some(FirstRows::hold(&self.options.source, &exported, slot.consistent_point).await?);
         if temporary {

@@ -1,5 +1,6 @@
 //! Making a slot, with a limit and the transactions it waits for named; a snapshot that outlives the command it came from.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -8,7 +9,7 @@ use crate::capture::Plugin;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::model::Events;
-use crate::pg::replication::{CreatedSlot, ReplicationClient, SlotRequest, Snapshot};
+use crate::pg::replication::{CreatedSlot, ReplicationCanceller, ReplicationClient, SlotRequest, Snapshot};
 use crate::pg::{self, ConnectOptions, PgError, Session};
 
 /// How long the server may wait for running transactions when a slot is made.
@@ -25,6 +26,31 @@ pub struct SlotKind {
     pub plugin: Plugin,
 }
 
+/// The slot that is being made, so that whoever drops that work does not leave the server waiting on: a walsender that waits for
+/// transactions does not notice that its client has gone.
+#[derive(Debug, Clone, Default)]
+pub struct Making(Arc<Mutex<Option<ReplicationCanceller>>>);
+
+impl Making {
+    fn set(&self, canceller: Option<ReplicationCanceller>) -> Option<ReplicationCanceller> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), canceller)
+    }
+
+    /// Ends what was dropped before it was done.
+    pub(crate) async fn cancel(&self, events: &Events) {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let Some(canceller) = self.set(None) else { return };
+        let why = match timeout(LIMIT, canceller.cancel()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
+        };
+        events.warning(format!(
+            "the source may go on making a slot until the transactions that it waits for have ended: it could not be told to stop: {why}"
+        ));
+    }
+}
+
 /// Makes a slot and exports its snapshot, which lasts until `replication`'s next command. While the server waits
 /// for transactions that were running, they are named in warnings.
 pub async fn create(
@@ -32,6 +58,7 @@ pub async fn create(
     source: &Session,
     name: &str,
     kind: SlotKind,
+    making: &Making,
     events: &Events,
 ) -> Result<CreatedSlot, FlowError> {
     let request = SlotRequest {
@@ -44,6 +71,7 @@ pub async fn create(
     };
     let began = Instant::now();
     let mut waiting = String::new();
+    making.set(Some(replication.canceller()));
     let slot = {
         let creation = replication.create_slot(&request, SLOT_LIMIT);
         tokio::pin!(creation);
@@ -61,6 +89,7 @@ pub async fn create(
             }
         }
     };
+    making.set(None);
     match slot {
         Ok(slot) => Ok(slot),
         Err(PgError::Timeout { .. }) => Err(FlowError::SlotTimeout {

@@ -33,6 +33,7 @@ use crate::flow::pipeline::{self, Pipeline};
 use crate::flow::plugin;
 use crate::flow::prepare::{Preparation, Ready};
 use crate::flow::queues;
+use crate::flow::slot::Making;
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
 use crate::flow::work::TableWork;
@@ -186,15 +187,22 @@ async fn run_once(
     }
     let mut stopping = stop.clone();
     let (owned, try_parked) = (*life.owned, life.retry.is_due());
+    let making = Making::default();
     let preparation = async {
-        Preparation::new(options, &source, &target, events, board).await?.run(owned, try_parked).await
+        let new = Preparation::new(options, &source, &target, &making, (events, board));
+        new.await?.run(owned, try_parked).await
     };
     let control = Control::connect(options).await?;
-    let (ready, replication) = tokio::select! {
+    let prepared = tokio::select! {
         biased;
-        () = stopped(&mut stopping) => return Ok(Ended::Done),
-        result = preparation => result?,
-        asked = control.asked_to_stop() => return asked.map(|()| Ended::Asked(Request::Stop)),
+        () = stopped(&mut stopping) => Err(Ok(Ended::Done)),
+        result = preparation => result.map_err(Err),
+        asked = control.asked_to_stop() => Err(asked.map(|()| Ended::Asked(Request::Stop))),
+    };
+    making.cancel(events).await;
+    let (ready, replication) = match prepared {
+        Ok(prepared) => prepared,
+        Err(ended) => return ended,
     };
     *life.owned = Some(ready.generation);
     if try_parked {
@@ -208,7 +216,7 @@ async fn run_once(
     }
     // A table that joins belongs to what is to be caught up with.
     let until = life.position.filter(|_| ready.joining.is_empty());
-    let mut running = Running { options, until, events, board, control, retry: life.retry };
+    let mut running = Running { options, until, events, board, control, making, retry: life.retry };
     Box::pin(running.stream(ready, replication, source, target, stop)).await
 }
 
@@ -218,6 +226,7 @@ struct Running<'a> {
     events: &'a Events,
     board: &'a Board,
     control: Control<'a>,
+    making: Making,
     retry: &'a mut Retry,
 }
 
@@ -283,6 +292,7 @@ impl Running<'_> {
                 never = self.analyze(&ready.fresh) => match never {},
             }
         };
+        self.making.cancel(self.events).await;
         if outcome.as_ref().is_ok_and(|ended| *ended == Ended::Again) && !ready.joining.is_empty() {
             self.retry.now();
         }
@@ -322,7 +332,7 @@ impl Running<'_> {
         if joining.is_empty() {
             std::future::pending::<()>().await;
         }
-        let copied = join::join(self.options, work, joining, self.events, self.board).await;
+        let copied = join::join(self.options, work, joining, &self.making, (self.events, self.board)).await;
         let Err(CopyFailed { table, error }) = copied else { return Ok(Ended::Again) };
         let key = &self.options.key;
         let mut begun = checkpoint::read_tables(target, key).await?;

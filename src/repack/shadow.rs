@@ -12,7 +12,7 @@ use crate::capture::trigger::tick::{self, Consumer};
 use crate::capture::{Plugin, publish};
 use crate::catalog::TableDef;
 use crate::flow::FlowError;
-use crate::flow::slot::{self, HeldSnapshot, SlotKind};
+use crate::flow::slot::{self, HeldSnapshot, Making, SlotKind};
 use crate::model::{Events, Lsn, Oid, TableName};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{ConnectOptions, Session};
@@ -136,7 +136,7 @@ pub(crate) async fn make_slot(
     checkpoint::forget(session, &key, None).await?;
     checkpoint::record_intention(session, &key, &row.slot, &system.system_id, system.timeline).await?;
     let kind = SlotKind { temporary: false, failover: false, plugin };
-    let made = slot::create(&mut replication, session, &row.slot, kind, events).await?;
+    let made = slot::create(&mut replication, session, &row.slot, kind, &Making::default(), events).await?;
     let at = made.consistent_point;
     let snapshot = HeldSnapshot::hold(connect, &made.snapshot_name.unwrap_or_default()).await?;
     checkpoint::record_slot(session, &key, at).await?;

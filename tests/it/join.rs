@@ -69,6 +69,32 @@ async fn caught_up_means_with_the_tables_that_join() {
     assert_same(&stream.source, &stream.target, "late").await;
 }
 
+/// The source waits for a transaction before it gives a slot; who ends meanwhile leaves nothing there that goes on waiting.
+#[tokio::test]
+async fn a_stream_that_ends_while_a_slot_is_made_leaves_nobody_waiting_on_the_source() {
+    let stream = Stream::new(TABLES, "", &[OLD]).await;
+    let holder = Db::connect(&stream.pair.source, "app").await;
+    for slot in ["repcloud_prod__copy", "repcloud_prod__copy_%"] {
+        holder.exec("BEGIN; INSERT INTO elsewhere VALUES (1)").await;
+        let running = stream.program.spawn(&["stream", "--source", "prod"]);
+        let being_made = format!(
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE '{slot}' AND confirmed_flush_lsn IS NULL"
+        );
+        wait::until("a slot is being made", LIMIT, async || stream.source.value(&being_made).await == "1")
+            .await;
+        running.terminate();
+        running.wait(LIMIT).expect_code(0);
+        let left = format!(
+            "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender') + (SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE '{slot}')"
+        );
+        wait::until("nothing of it is left", LIMIT, async || stream.source.value(&left).await == "0").await;
+        holder.exec("COMMIT").await;
+        stream.catch_up();
+        add_late(&stream);
+    }
+    assert_same(&stream.source, &stream.target, "late").await;
+}
+
 #[tokio::test]
 async fn a_copy_that_cannot_be_leaves_the_others_alone() {
     let stream = Stream::new(
