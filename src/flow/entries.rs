@@ -75,6 +75,7 @@ impl Preparation<'_> {
     }
 }
 
-fn join(findings: &[Finding]) -> String {
+/// All that was found, in one text.
+pub(crate) fn join(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

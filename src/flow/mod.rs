@@ -2,7 +2,7 @@
 //!
 //! `start` decides (pure), `targets` looks at what is there before, `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
 //! with the flusher and the `monitor` beside them. `queues` takes the slot's place where triggers capture. `parking`, `unpark`,
-//! `unfit` and `followed` are about tables that wait beside it. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
+//! `unfit` and `followed` are about tables that wait beside it, `newcomers` about those that appear. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
 //! person does to a stream from outside.
 
 mod casts;
@@ -22,6 +22,7 @@ mod hold;
 mod join;
 mod leaves;
 mod monitor;
+mod newcomers;
 pub mod options;
 mod parking;
 mod patience;

@@ -26,6 +26,7 @@ use crate::flow::facts;
 use crate::flow::first_rows::{self, CopyFailed};
 use crate::flow::join::{self, Joining};
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
+use crate::flow::newcomers;
 use crate::flow::options::StreamOptions;
 use crate::flow::parking::{self, Parking, Retry};
 use crate::flow::patience::Patience;
@@ -280,6 +281,7 @@ impl Running<'_> {
             let when = (*self.retry, self.options.park);
             let due = parking::until_due(&target, &self.options.key, &ready.work, when, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
+            let newcomers = self.newcomers((&source, &target), &ready.work, &ready.joining, &ready.left_out);
             tokio::select! {
                 biased;
                 done = pipeline.ended() => done.map(|()| Ended::Done),
@@ -288,6 +290,7 @@ impl Running<'_> {
                 error = lost_lock => Err(FlowError::Target(error)),
                 result = joining => result,
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
+                result = newcomers => result.map(|()| Ended::Again),
                 () = stopped(&mut stop) => Ok(Ended::Done),
                 never = self.analyze(&ready.fresh) => match never {},
             }
@@ -319,6 +322,21 @@ impl Running<'_> {
             Ok((ended, Ok(()))) => Ok(ended),
             Ok((_, Err(error))) | Err(error) => self.set_aside(target, work, error).await,
         }
+    }
+
+    /// Until there is a new table to take in. Not while others join: their copy would begin again, and at its end new ones are
+    /// taken in anyway.
+    async fn newcomers(
+        &self,
+        sessions: (&Session, &Session),
+        work: &[TableWork],
+        joining: &[Joining],
+        left_out: &[TableName],
+    ) -> Result<(), FlowError> {
+        if !joining.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        newcomers::arrive(self.options, sessions, work, left_out, self.events).await
     }
 
     /// Copies the tables that join; then the stream begins again with them. A copy that cannot be is told, and the others

@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod followed;
 mod join;
+mod newcomers;
 mod oracle;
 mod parked;
 mod private_clusters;
