@@ -16,6 +16,17 @@ use super::values::{OWN_TYPES, TYPES};
 /// Where the logdel copies are.
 const KEEP: &str = "keep";
 
+/// Who reads the source where no slot is to be used: with the rights that are documented, and no others.
+const OWNER: &str = "plain_owner";
+
+/// How the program reads the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Capture {
+    Pgoutput,
+    Wal2json,
+    Trigger,
+}
+
 /// Two servers that can serve many seeds.
 pub(super) fn servers() -> Pair {
     let source = builder("source")
@@ -39,7 +50,8 @@ pub(super) struct World<'p> {
     program: Repcloud,
     running: Option<Running>,
     seed: u64,
-    /// The consistent point of the program's slot, and the source's clock when all tables were copied.
+    capture: Capture,
+    /// The consistent point of the program's slot (or its first tick), and the source's clock when all tables were copied.
     snapshot: String,
     copied_by: String,
     _pair: &'p Pair,
@@ -47,7 +59,7 @@ pub(super) struct World<'p> {
 
 impl<'p> World<'p> {
     /// Databases, tables and the native subscription, which is there before the first row; ours is not started.
-    pub(super) async fn new(pair: &'p Pair, tables: Vec<Table>, seed: u64, plugin: &str) -> Self {
+    pub(super) async fn new(pair: &'p Pair, tables: Vec<Table>, seed: u64, capture: Capture) -> Self {
         let (app, native) = (format!("app_{seed}"), format!("native_{seed}"));
         pair.create_database(&app);
         pair.target.create_database(&native).unwrap();
@@ -66,7 +78,10 @@ impl<'p> World<'p> {
         for table in tables.iter().filter(|t| t.logdel) {
             source.exec(&audit(table)).await;
         }
-        let program = Repcloud::new(&configuration(pair, &app, &tables, plugin));
+        if capture == Capture::Trigger {
+            source.exec(&owned(&app)).await;
+        }
+        let program = Repcloud::new(&configuration(pair, &app, &tables, capture));
         let conninfo = pair.source.conninfo(&app);
         let world = World {
             conninfo,
@@ -77,6 +92,7 @@ impl<'p> World<'p> {
             program,
             running: None,
             seed,
+            capture,
             snapshot: String::new(),
             copied_by: String::new(),
             _pair: pair,
@@ -116,13 +132,20 @@ impl<'p> World<'p> {
     /// When the program's snapshot is fixed: what commits from now on must come by the stream.
     pub(super) async fn wait_for_snapshot(&mut self) {
         let running = self.running.as_mut().unwrap();
-        let slot = format!(
-            "select max(confirmed_flush_lsn)::text from pg_replication_slots where slot_name like 'repcloud_prod__%' and confirmed_flush_lsn is not null and database = 'app_{}'",
-            self.seed
-        );
-        let snapshot = wait::value("the program has its slot", LIMIT, async || {
+        let position = match self.capture {
+            Capture::Trigger => FIRST_TICK.to_owned(),
+            _ => format!(
+                "select max(confirmed_flush_lsn)::text from pg_replication_slots where slot_name like 'repcloud_prod__%' and confirmed_flush_lsn is not null and database = 'app_{}'",
+                self.seed
+            ),
+        };
+        let there = "select to_regclass('repcloud.tick') is not null";
+        let snapshot = wait::value("the program has its snapshot", LIMIT, async || {
             assert!(running.is_running(), "the program ended\n{}", tail(&running.stderr()));
-            Some(self.source.value(&slot).await).filter(|lsn| !lsn.is_empty())
+            if self.capture == Capture::Trigger && self.source.value(there).await != "t" {
+                return None;
+            }
+            Some(self.source.value(&position).await).filter(|lsn| !lsn.is_empty())
         })
         .await;
         self.snapshot = snapshot;
@@ -145,6 +168,11 @@ impl<'p> World<'p> {
             self.ours.value(sql).await == "t"
         })
         .await;
+        if self.capture == Capture::Trigger {
+            // Deletions are stamped with their batch's time: those of before are in before the clock is read.
+            let queued = QUEUED;
+            wait::until("the queues are empty", LIMIT, async || self.source.value(queued).await == "0").await;
+        }
         self.copied_by = self.source.value("SELECT clock_timestamp()").await;
     }
 
@@ -166,7 +194,8 @@ impl<'p> World<'p> {
             self.must_end_well(&finished, when);
         }
         self.note(when).await;
-        let finished = self.program.run(&["stream", "--source", "prod", "--until", &here], LIMIT);
+        let end = if self.capture == Capture::Trigger { "caught-up" } else { &here };
+        let finished = self.program.run(&["stream", "--source", "prod", "--until", end], LIMIT);
         self.must_end_well(&finished, when);
         self.wait_for_native(&here).await;
         let mut report = String::new();
@@ -206,14 +235,18 @@ impl<'p> World<'p> {
         let (key, same, audit) = (key.join(", "), same.join(" and "), audit_table(table));
         // A table whose copy had to begin again holds no deletion from before that.
         let from = if self.copied_late(&kept).await { self.copied_by.as_str() } else { "-infinity" };
+        // A batch of a queue knows its own time, and not when each of its transactions committed.
+        let (committed, stamp) = match self.capture {
+            Capture::Trigger => ("null::timestamptz", "null::timestamptz"),
+            _ => ("pg_catalog.pg_xact_commit_timestamp(a_xid)", "repcloud_source_deleted"),
+        };
         let gone = format!(
-            "select {columns}, pg_catalog.pg_xact_commit_timestamp(a_xid) from (select distinct on ({key}) a.* from {audit} a \
+            "select {columns}, {committed} from (select distinct on ({key}) a.* from {audit} a \
              where not exists (select from {name} s where {same}) order by {key}, a_seq desc) last \
              where pg_catalog.pg_xact_commit_timestamp(a_xid) > '{from}'"
         );
-        let stamped = format!(
-            "select {columns}, repcloud_source_deleted from {kept} where repcloud_source_deleted > '{from}'"
-        );
+        let stamped =
+            format!("select {columns}, {stamp} from {kept} where repcloud_source_deleted > '{from}'");
         if let Some(text) = difference(&self.source, &self.ours, &gone, &stamped).await {
             let _ = write!(report, "{kept}: deleted on the source (left) and stamped rows (right)\n{text}\n");
         }
@@ -261,6 +294,28 @@ impl<'p> World<'p> {
     }
 }
 
+/// The number of the first tick, as the position that it is.
+const FIRST_TICK: &str =
+    "select '0/' || to_hex(min(number)) from repcloud.tick where consumer like 'repcloud\\_prod\\_\\_%'";
+
+/// Rows in all queues.
+const QUEUED: &str = "select coalesce(sum((xpath('/row/n/text()', query_to_xml(format('select count(*) as n from repcloud.%I', relname), \
+     false, true, '')))[1]::text::bigint), 0) from pg_class where relkind = 'r' and relname like 'queue\\_%'";
+
+/// The tables, given to a role that has LOGIN, owns them, and may make a schema.
+fn owned(database: &str) -> String {
+    let schemas: Vec<_> = SCHEMAS.iter().map(|s| quote(s)).collect();
+    format!(
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') THEN CREATE ROLE {OWNER} LOGIN; END IF; END $$;
+         GRANT CREATE ON DATABASE {database} TO {OWNER};
+         GRANT USAGE ON SCHEMA {} TO {OWNER};
+         DO $$ DECLARE t regclass; BEGIN
+           FOR t IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'audit')
+           LOOP EXECUTE format('ALTER TABLE %s OWNER TO {OWNER}', t); END LOOP; END $$",
+        schemas.join(", ")
+    )
+}
+
 fn columns(table: &Table) -> String {
     table.columns.iter().map(|c| quote(&c.name)).collect::<Vec<_>>().join(", ")
 }
@@ -299,7 +354,7 @@ fn audit(table: &Table) -> String {
         "CREATE SCHEMA IF NOT EXISTS audit;
          CREATE TABLE {audit} AS SELECT t.*, NULL::xid AS a_xid FROM {name} t WITH NO DATA;
          ALTER TABLE {audit} ADD a_seq bigint GENERATED ALWAYS AS IDENTITY;
-         CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $audit$
+         CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $audit$
          BEGIN
            IF TG_OP = 'TRUNCATE' THEN INSERT INTO {audit} SELECT t.*, {xid} FROM {name} t;
            ELSIF TG_OP = 'DELETE' OR NOT ({same}) THEN INSERT INTO {audit} SELECT (OLD).*, {xid};
@@ -311,10 +366,14 @@ fn audit(table: &Table) -> String {
     )
 }
 
-fn configuration(pair: &Pair, database: &str, tables: &[Table], plugin: &str) -> String {
-    let how = format!("plugin = \"{plugin}\"\nallow_lossy_numbers = true\n");
-    let mut text =
-        connection("prod", &pair.source, database) + &how + &connection("copy", &pair.target, database);
+fn configuration(pair: &Pair, database: &str, tables: &[Table], capture: Capture) -> String {
+    let source = connection("prod", &pair.source, database);
+    let source = match capture {
+        Capture::Pgoutput => source + "plugin = \"pgoutput\"\n",
+        Capture::Wal2json => source + "plugin = \"wal2json\"\nallow_lossy_numbers = true\n",
+        Capture::Trigger => source.replace("\"postgres\"", &toml(OWNER)) + "capture = \"trigger\"\n",
+    };
+    let mut text = source + &connection("copy", &pair.target, database);
     let head = "[[replicate]]\nsource = \"prod\"\ntarget = \"copy\"\n";
     let names: Vec<_> = tables.iter().map(|t| toml(&t.sql_name())).collect();
     let _ = writeln!(text, "{head}mode = \"dml\"\ntables = [{}]", names.join(", "));
