@@ -1,15 +1,10 @@
 //! Streams that read queues which triggers fill.
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use repcloud::cluster::StopMode;
-use std::time::Duration;
-
-use crate::crash::load::{ENTRIES, INVARIANT, Load, Reader, SCHEMA, assert_all_arrived, durable_pair};
+use crate::crash::kill::{MOSTLY_SOURCE, MOSTLY_TARGET, killed_at_random_moments};
+use crate::crash::load::{ENTRIES, Load, SCHEMA, durable_pair};
 use crate::support::cluster::{Pair, builder};
 use crate::support::db::{Db, assert_same};
 use crate::support::process::Repcloud;
-use crate::support::scaled;
 use crate::support::stream::{LIMIT, Stream, configuration, connection};
 use crate::support::wait;
 
@@ -143,37 +138,24 @@ async fn a_table_that_a_stream_reads_by_triggers_is_not_repacked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaled_killed_at_random_moments_nothing_is_lost_or_doubled() {
-    let seed: u64 = rand::rng().random();
-    println!("seed {seed}");
-    let mut random = StdRng::seed_from_u64(seed);
     let source = builder("source").setting("fsync", "on");
     let mut stream = stream(durable_pair(source), SCHEMA, ENTRIES).await;
     stream.catch_up();
     let load = Load::start(&stream.pair.source, 2);
-    // A batch is a snapshot of the source, so at each the same holds as of the source.
-    let reader = Reader::start(&stream.pair.target, INVARIANT);
-    for round in 0..scaled(10, 50) {
-        let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
-        // The moment is the test's subject: anywhere between connecting and streaming for a while.
-        tokio::time::sleep(Duration::from_millis(random.random_range(20..1500))).await;
-        match round % 5 {
-            1 | 3 => stream.pair.target.restart(StopMode::Immediate).unwrap(),
-            4 => stream.pair.source.restart(StopMode::Immediate).unwrap(),
-            _ => {}
-        }
-        assert!(running.is_running(), "it gave up: {}", running.stderr());
-        running.kill();
-        if round % 5 == 2 {
-            stream.pair.target.restart(StopMode::Immediate).unwrap();
-        }
-    }
-    load.goes_on(20).await;
-    let committed = load.stop().await;
-    assert_all_arrived(&mut stream).await;
-    let looks = reader.stop().await;
-    println!("{committed} transactions, {looks} looks");
-    assert!(looks > 20, "the reader looked {looks} times only");
+    killed_at_random_moments(&mut stream, load, MOSTLY_TARGET).await;
     assert_eq!(stream.source.value("SELECT count(*) FROM pg_replication_slots").await, "0");
+}
+
+/// Transactions that were not flushed are undone by a crash of the source, and their ids are given again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaled_crashes_of_a_source_with_asynchronous_writers_lose_and_double_nothing() {
+    let source = builder("source").setting("fsync", "on").setting("wal_writer_delay", "10s");
+    let mut stream = stream(durable_pair(source), SCHEMA, ENTRIES).await;
+    stream.catch_up();
+    let load = Load::asynchronous(&stream.pair.source, 2);
+    let acknowledged = killed_at_random_moments(&mut stream, load, MOSTLY_SOURCE).await;
+    let kept: u64 = stream.source.value("SELECT count(*) FROM events").await.parse().unwrap();
+    assert!(kept < acknowledged, "no crash undid anything: {kept} of {acknowledged}");
 }
 
 #[tokio::test]

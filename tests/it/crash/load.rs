@@ -65,12 +65,21 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn start(source: &Cluster, writers: u64) -> Self {
+        Load::with(source, writers, "on")
+    }
+
+    /// Writers whose commits are acknowledged before they are written: a crash of the source undoes the last of them.
+    pub(crate) fn asynchronous(source: &Cluster, writers: u64) -> Self {
+        Load::with(source, writers, "off")
+    }
+
+    fn with(source: &Cluster, writers: u64, synchronous_commit: &str) -> Self {
+        let conninfo =
+            format!("{} options='-c synchronous_commit={synchronous_commit}'", source.conninfo("app"));
         let stop = Arc::new(AtomicBool::new(false));
         let committed = Arc::new(AtomicU64::new(0));
         let writers = (1..=writers)
-            .map(|writer| {
-                tokio::spawn(write(source.conninfo("app"), writer, stop.clone(), committed.clone()))
-            })
+            .map(|writer| tokio::spawn(write(conninfo.clone(), writer, stop.clone(), committed.clone())))
             .collect();
         Load { stop, committed, writers }
     }

@@ -2,7 +2,7 @@
 
 mod full;
 mod idle;
-mod kill;
+pub(crate) mod kill;
 mod kill_copy;
 mod large;
 pub(crate) mod load;
