@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
-use super::{LIMIT, Live};
+use super::{Capture, LIMIT, Live};
 use crate::repack_dependents::whole::EVERYTHING;
 use crate::repack_dependents::world::dump;
+use crate::support::cluster::has_wal2json;
 use crate::support::db::Db;
 use crate::support::wait::until;
 
@@ -149,14 +150,22 @@ async fn hold_in(live: &Live, state: &str) {
         .await;
 }
 
-async fn killed_in_each_state(end: &str) {
-    let live = Live::new(EVERYTHING, "").await;
+async fn killed_in_each_state(capture: Capture, end: &str) {
+    repacked_and_killed(capture, end, &STATES).await;
+}
+
+/// Repacked once to the end, then killed in each of `states` and ended by the command `end`.
+async fn repacked_and_killed(capture: Capture, end: &str, states: &[&str]) {
+    let live = Live::by(capture, EVERYTHING, "").await;
     live.owner.exec(MORE).await;
     let before = picture(&live).await;
     let application = Application::start(&live).await;
-    tokio::task::block_in_place(|| live.repack(&TABLE)).0.expect_code(0);
+    let (finished, reports) = tokio::task::block_in_place(|| live.repack(&TABLE));
+    let finished = finished.expect_code(0);
+    let how = if capture == Capture::Trigger { "trigger" } else { "slot" };
+    assert_eq!(reports[0]["capture"], how, "{finished:?}");
     compare(&live, &before, "a repack").await;
-    for state in STATES {
+    for state in states.iter().copied() {
         hold_in(&live, state).await;
         let running = live.program.spawn(&[["repack", "--no-progress"].as_slice(), &TABLE].concat());
         let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
@@ -187,12 +196,29 @@ async fn killed_in_each_state(end: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_each_state_it_goes_on() {
-    killed_in_each_state("repack").await;
+    killed_in_each_state(Capture::Pgoutput, "repack").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_each_state_by_triggers_it_goes_on() {
+    killed_in_each_state(Capture::Trigger, "repack").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_each_state_by_triggers_it_is_undone() {
+    killed_in_each_state(Capture::Trigger, "abort").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repacked_by_wal2json_everything_is_as_it_was() {
+    if has_wal2json() {
+        repacked_and_killed(Capture::Wal2json, "", &[]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_each_state_it_is_undone() {
-    killed_in_each_state("abort").await;
+    killed_in_each_state(Capture::Pgoutput, "abort").await;
 }
 
 #[tokio::test]

@@ -6,13 +6,22 @@ use rand::Rng;
 use repcloud::cluster::StopMode;
 
 use super::load::{Load, TABLES, assert_journal, schema};
-use super::{LIMIT, Live, ORDERS};
+use super::{Capture, LIMIT, Live, ORDERS, THROTTLED};
 use crate::support::scaled;
 use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaled_killed_at_any_moment_it_goes_on_or_is_undone() {
-    let live = Live::new(&schema(scaled(3_000, 30_000)), "").await;
+    killed_at_any_moment(Capture::Pgoutput).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaled_killed_at_any_moment_by_triggers_it_goes_on_or_is_undone() {
+    killed_at_any_moment(Capture::Trigger).await;
+}
+
+async fn killed_at_any_moment(capture: Capture) {
+    let live = Live::by(capture, &schema(scaled(3_000, 30_000)), "").await;
     let load = Load::start(&live, 2).await;
     for round in 0..scaled(6, 50) {
         let table = format!("public.t{}", round % TABLES);
@@ -44,18 +53,26 @@ async fn scaled_killed_at_any_moment_it_goes_on_or_is_undone() {
 
 #[tokio::test]
 async fn killed_in_the_copy_it_begins_anew_and_abort_leaves_nothing() {
-    let live = Live::new(ORDERS, "throttle_file = \"env:HOLD\"").await;
-    let hold = live.program.home().join("hold");
-    let Live { cluster, owner, admin, program } = live;
-    let live = Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) };
-    std::fs::write(&hold, "").unwrap();
+    killed_in_the_copy(Capture::Pgoutput).await;
+}
+
+#[tokio::test]
+async fn killed_in_the_copy_by_triggers_it_begins_anew_and_abort_leaves_nothing() {
+    killed_in_the_copy(Capture::Trigger).await;
+}
+
+async fn killed_in_the_copy(capture: Capture) {
+    let (live, hold) = Live::by(capture, ORDERS, THROTTLED).await.hold();
+    let made = match capture {
+        Capture::Trigger => "SELECT count(*) FROM pg_trigger WHERE tgname = '!repcloud_row'",
+        _ => "SELECT count(*) FROM pg_replication_slots",
+    };
     let before = live.admin.table_hash("orders").await;
     for end in ["repack", "abort"] {
         std::fs::write(&hold, "").unwrap();
         let running = live.program.spawn(&["repack", "--table", "public.orders"]);
         until("the copy is held up", LIMIT, || async {
-            live.state().await == "shadow_ready"
-                && live.admin.value("SELECT count(*) FROM pg_replication_slots").await == "1"
+            live.state().await == "shadow_ready" && live.admin.value(made).await == "1"
         })
         .await;
         running.kill();

@@ -38,6 +38,18 @@ const ROLES: &str = "CREATE ROLE app LOGIN REPLICATION; CREATE ROLE writer LOGIN
      ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT USAGE ON SEQUENCES TO writer; \
      ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT SELECT ON TABLES TO reader";
 
+/// The copy rests as long as a file is there; see [`Live::hold`].
+pub(crate) const THROTTLED: &str = "throttle_file = \"env:HOLD\"";
+
+/// How a repack reads the changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Capture {
+    Pgoutput,
+    Wal2json,
+    /// By a role that may use no slot.
+    Trigger,
+}
+
 /// One server with a database, and the program with a connection to it.
 pub(crate) struct Live {
     pub(crate) cluster: Cluster,
@@ -66,10 +78,28 @@ impl Live {
         Live { cluster, owner, admin, program }
     }
 
-    /// The same, with a file: as long as it is there the copy rests.
+    /// The same, with the changes read this way.
+    pub(crate) async fn by(capture: Capture, schema: &str, settings: &str) -> Live {
+        let how = match capture {
+            Capture::Pgoutput => "",
+            Capture::Wal2json => "plugin = \"wal2json\"\nallow_lossy_numbers = true",
+            Capture::Trigger => "capture = \"trigger\"",
+        };
+        let live = Live::new(schema, &format!("{how}\n{settings}")).await;
+        if capture == Capture::Trigger {
+            live.admin.exec("ALTER ROLE app NOREPLICATION").await;
+        }
+        live
+    }
+
+    /// The same as [`Live::new`], with a file: as long as it is there the copy rests.
     pub(crate) async fn held(schema: &str, settings: &str) -> (Live, PathBuf) {
-        let settings = format!("throttle_file = \"env:HOLD\"\n{settings}");
-        let Live { cluster, owner, admin, program } = Live::new(schema, &settings).await;
+        Live::new(schema, &format!("{THROTTLED}\n{settings}")).await.hold()
+    }
+
+    /// With the file that the settings [`THROTTLED`] ask for.
+    pub(crate) fn hold(self) -> (Live, PathBuf) {
+        let Live { cluster, owner, admin, program } = self;
         let hold = program.home().join("hold");
         std::fs::write(&hold, "").unwrap();
         (Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) }, hold)
