@@ -5,8 +5,8 @@
 //! own: with the changes of `during.sql` as a backlog that the next run finds, and with a stream running while they are made; and
 //! a third and fourth time with a stream that reads wal2json, and one that reads triggers, unless `expect.toml` says why that cannot be. All must end as `expect.toml` says.
 //!
-//! The files hold statements that end with `;` at the end of a line; each is sent by itself, so it is a transaction unless
-//! BEGIN and COMMIT stand around it.
+//! The files are scripts (`support::script`). `-- @until QUERY` in `during.sql` waits until the query gives true on the target;
+//! as a backlog it means nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::support::cluster::{Pair, has_wal2json, major};
 use crate::support::db::Db;
 use crate::support::process::{Finished, Repcloud};
+use crate::support::script::{self, Sessions};
 use crate::support::stream::LIMIT;
 use crate::support::wait;
 
@@ -38,6 +39,7 @@ cases! {
     conflicts
     copy_false
     enum_label
+    float_digits
     foreign_keys
     foreign_keys_circle_refused
     foreign_keys_restricted
@@ -49,12 +51,14 @@ cases! {
     key_change
     key_override
     key_override_refused
+    late_commit
     logdel
     logdel_refused
     long_values
     names
     narrower_target
     narrower_varchar
+    nested_trigger
     no_key_full
     no_key_refused
     odd_shapes
@@ -65,6 +69,7 @@ cases! {
     partitions
     plain_roles
     reactions_refused
+    replica_role
     schema_star
     several_targets
     tables_made
@@ -74,6 +79,9 @@ cases! {
     truncate_identity
     unique_swap
     wide_table
+    writer_function
+    writer_role
+    xid_inverted
 }
 
 /// `expect.toml`.
@@ -94,9 +102,11 @@ struct Case {
     wal2json_cannot: Option<String>,
     /// Why it cannot be run with triggers.
     trigger_cannot: Option<String>,
-    /// Who reads the source, and who writes the target.
+    /// Who reads the source, and who writes the target. `:reader` in create.sql stands for the first.
     #[serde(default = "superuser")]
     source_user: String,
+    /// Who reads it where triggers are used.
+    trigger_user: Option<String>,
     #[serde(default = "superuser")]
     target_user: String,
     /// The run that copies.
@@ -126,6 +136,13 @@ struct Case {
 
 fn superuser() -> String {
     "postgres".to_owned()
+}
+
+impl Case {
+    fn reader(&self, way: Way) -> &str {
+        let plain = self.trigger_user.as_ref().filter(|_| way == Way::Trigger);
+        plain.unwrap_or(&self.source_user)
+    }
 }
 
 /// How a run must end.
@@ -199,9 +216,9 @@ fn every_case_is_listed() {
 /// A case's files, read.
 struct Files {
     case: Case,
-    create: Vec<String>,
-    target: Vec<String>,
-    during: Vec<String>,
+    create: String,
+    target: String,
+    during: String,
 }
 
 impl Files {
@@ -210,30 +227,10 @@ impl Files {
         let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
         let expect = read("expect.toml");
         let case = toml::from_str(&expect).unwrap_or_else(|error| panic!("{name}/expect.toml: {error}"));
-        let create = statements(&read("create.sql"));
+        let create = read("create.sql");
         assert!(!create.is_empty(), "{name}/create.sql is missing or empty");
-        Files {
-            case,
-            create,
-            target: statements(&read("target.sql")),
-            during: statements(&read("during.sql")),
-        }
+        Files { case, create, target: read("target.sql"), during: read("during.sql") }
     }
-}
-
-/// Statements end with `;` at the end of a line, outside of `$$` quotes.
-pub(crate) fn statements(text: &str) -> Vec<String> {
-    let mut statements = Vec::new();
-    let mut current = String::new();
-    for line in text.lines().filter(|line| !line.trim_start().starts_with("--")) {
-        current.push_str(line);
-        current.push('\n');
-        if line.trim_end().ends_with(';') && current.matches("$$").count().is_multiple_of(2) {
-            statements.push(std::mem::take(&mut current));
-        }
-    }
-    assert!(current.trim().is_empty(), "no `;` ends this statement:\n{current}");
-    statements
 }
 
 /// How the changes meet the stream.
@@ -291,19 +288,25 @@ fn on_own_runtime(work: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
 }
 
-/// Runs statements on a session of their own: they may change its role and settings.
-async fn execute(cluster: &Cluster, way: Way, statements: &[String]) {
-    let session = Db::connect(cluster, way.name()).await;
-    for sql in statements {
-        session.exec(sql).await;
+/// Runs a file's statements in sessions of their own: they may change role and settings. `until` waits for a query.
+async fn execute(cluster: &Cluster, way: Way, text: &str, until: impl AsyncFn(&str)) {
+    let mut sessions = Sessions::new(cluster, way.name());
+    for part in script::parts(text) {
+        match part.head.strip_prefix("until ") {
+            Some(query) => until(query).await,
+            None => sessions.run(&part).await,
+        }
     }
 }
 
+/// Nobody applies anything that could be waited for.
+async fn nobody(_query: &str) {}
+
 async fn run_way(pair: &Pair, files: &Files, way: Way) {
     pair.create_database(way.name());
-    execute(&pair.source, way, &files.create).await;
-    execute(&pair.target, way, &files.target).await;
     let case = &files.case;
+    execute(&pair.source, way, &files.create.replace(":reader", case.reader(way)), nobody).await;
+    execute(&pair.target, way, &files.target, nobody).await;
     let source = Db::connect(&pair.source, way.name()).await;
     let target = Db::connect(&pair.target, way.name()).await;
     let stage = Stage { program: Repcloud::new(&configuration(pair, case, way)), pair, way, source, target };
@@ -317,7 +320,7 @@ async fn run_way(pair: &Pair, files: &Files, way: Way) {
             Way::Live | Way::Json | Way::Trigger if case.first.exit == 0 => {
                 stage.change_while_streaming(files).await
             }
-            _ => execute(&pair.source, way, &files.during).await,
+            _ => execute(&pair.source, way, &files.during, nobody).await,
         }
         stage.catch_up("run after the changes", &case.after);
     }
@@ -352,7 +355,7 @@ pub(crate) fn shown(rows: Vec<Vec<Option<String>>>) -> String {
 /// The configuration's text: two connections and the case's entries.
 fn configuration(pair: &Pair, case: &Case, way: Way) -> String {
     let connections =
-        [(way.name(), &pair.source, &case.source_user), ("copy", &pair.target, &case.target_user)];
+        [(way.name(), &pair.source, case.reader(way)), ("copy", &pair.target, case.target_user.as_str())];
     let mut text = String::new();
     for (name, cluster, user) in connections {
         let (socket, port) = (cluster.socket_dir().display(), cluster.port());
@@ -414,7 +417,10 @@ impl Stage<'_> {
             running.stderr().contains("streaming from")
         })
         .await;
-        execute(&self.pair.source, self.way, &files.during).await;
+        let until = async |query: &str| {
+            wait::until(query, LIMIT, async || self.target.value(query).await == "t").await;
+        };
+        execute(&self.pair.source, self.way, &files.during, until).await;
         if files.case.after.exit == 4 {
             // It goes on without the table, for the reason that the run after it gives again.
             wait::until("the table is set aside", LIMIT, async || {

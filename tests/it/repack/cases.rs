@@ -9,19 +9,17 @@
 //! are any, `during.sql` is run as soon as the slot is asked for: the server makes it only after the end of transactions that
 //! write.
 //!
-//! `-- @NAME ROLE` at the beginning of a line of these two: what follows is done by this role, in the session of this name.
-//! `-- @told`: waits until the repack has told what `tells` lists.
+//! These two are scripts (`support::script`). `-- @told`: waits until the repack has told what `tells` lists.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{LIMIT, Live, connect};
-use crate::cases::{shown, statements};
+use super::{Capture, LIMIT, Live};
+use crate::cases::shown;
 use crate::support::cluster::has_wal2json;
-use crate::support::db::Db;
 use crate::support::process::{Finished, Running};
+use crate::support::script::{self, Sessions};
 use crate::support::wait::until;
 
 const TABLE: &str = "public.t";
@@ -75,7 +73,9 @@ cases! {
     repack_small_replay
     repack_toast
     repack_unique_swap
+    repack_writer_function
     repack_writer_role
+    repack_xid_inverted
 }
 
 /// `expect.toml`.
@@ -127,6 +127,16 @@ enum Way {
     Triggers,
 }
 
+impl Way {
+    fn capture(self) -> Capture {
+        match self {
+            Way::Copying | Way::Waiting => Capture::Pgoutput,
+            Way::Json => Capture::Wal2json,
+            Way::Triggers => Capture::Trigger,
+        }
+    }
+}
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
 }
@@ -158,9 +168,6 @@ impl Files {
     }
 }
 
-/// The sessions of a case, by name.
-type Sessions = BTreeMap<String, Db>;
-
 async fn run(name: &str, way: Way) {
     let files = Files::read(name);
     let case = &files.case;
@@ -171,17 +178,8 @@ async fn run(name: &str, way: Way) {
     if way == Way::Triggers && !case.tells.is_empty() {
         return;
     }
-    let mut settings = format!("throttle_file = \"env:HOLD\"\n{}", case.settings);
-    if way == Way::Json {
-        settings.push_str("\nplugin = \"wal2json\"\nallow_lossy_numbers = true\n");
-    }
-    if way == Way::Triggers {
-        settings.push_str("\ncapture = \"trigger\"\n");
-    }
-    let Live { cluster, owner, admin, program } = Live::new(&files.create, &settings).await;
-    if way == Way::Triggers {
-        admin.exec("ALTER ROLE app NOREPLICATION").await;
-    }
+    let settings = format!("throttle_file = \"env:HOLD\"\n{}", case.settings);
+    let Live { cluster, owner, admin, program } = Live::by(way.capture(), &files.create, &settings).await;
     let hold = program.home().join("hold");
     program.write("config/table_conf/default_live.toml", &case.table_conf);
     let live = Live { cluster, owner, admin, program: program.env("HOLD", hold.to_str().unwrap()) };
@@ -211,12 +209,8 @@ async fn refused(live: &Live, case: &Case) {
 /// Repacks, with the changes on the way; what the table held after them.
 async fn carried_out(live: &Live, files: &Files, hold: &Path, way: Way) -> String {
     let Files { case, before, during, .. } = files;
-    let mut sessions = Sessions::new();
-    change(live, before, &mut sessions).await;
-    let told = |running: &Running| {
-        let stderr = running.stderr();
-        case.tells.iter().all(|text| stderr.contains(text))
-    };
+    let mut sessions = Sessions::new(&live.cluster, "app");
+    change(&mut sessions, before, async || {}).await;
     let running = match way {
         Way::Copying | Way::Json | Way::Triggers => {
             std::fs::write(hold, "").unwrap();
@@ -224,18 +218,21 @@ async fn carried_out(live: &Live, files: &Files, hold: &Path, way: Way) -> Strin
         }
         Way::Waiting => live.program.spawn(&["repack", "--json", "--table", TABLE, "--postpone-swap"]),
     };
-    if !sessions.is_empty() {
+    let told = async || {
+        until("it is told", LIMIT, || async {
+            let stderr = running.stderr();
+            case.tells.iter().all(|text| stderr.contains(text))
+        })
+        .await;
+    };
+    let open_before = !sessions.is_empty();
+    if open_before {
         if way == Way::Triggers {
             triggers_are_asked_for(live).await;
         } else {
             slot_is_asked_for(live).await;
         }
-        let (first, then) = during.split_once("-- @told\n").unwrap_or((during, ""));
-        change(live, first, &mut sessions).await;
-        if !then.is_empty() {
-            until("it is told", LIMIT, || async { told(&running) }).await;
-            change(live, then, &mut sessions).await;
-        }
+        change(&mut sessions, during, &told).await;
     }
     match way {
         Way::Copying | Way::Json | Way::Triggers => {
@@ -246,8 +243,8 @@ async fn carried_out(live: &Live, files: &Files, hold: &Path, way: Way) -> Strin
         }
         Way::Waiting => until("it is ready", LIMIT, || async { live.state().await == "verified" }).await,
     }
-    if sessions.is_empty() {
-        change(live, during, &mut sessions).await;
+    if !open_before {
+        change(&mut sessions, during, &told).await;
     }
     drop(sessions);
     let expected = live.admin.table_hash(TABLE).await;
@@ -295,16 +292,12 @@ fn end(live: &Live, case: &Case, running: Running, hold: &Path, way: Way) -> Fin
     running.wait(LIMIT)
 }
 
-/// Runs statements, each part in its own session.
-async fn change(live: &Live, statements_of_sessions: &str, sessions: &mut Sessions) {
-    for part in format!("\n{statements_of_sessions}").split("\n-- @").skip(1) {
-        let (head, body) = part.split_once('\n').unwrap();
-        let (name, role) = head.split_once(' ').unwrap();
-        if !sessions.contains_key(name) {
-            sessions.insert(name.to_owned(), connect(&live.cluster, role).await);
-        }
-        for sql in statements(body) {
-            sessions[name].exec(&sql).await;
+/// Runs a script; `told` waits for what the repack is to tell.
+async fn change(sessions: &mut Sessions<'_>, text: &str, told: impl AsyncFn()) {
+    for part in script::parts(text) {
+        match part.head {
+            "told" => told().await,
+            _ => sessions.run(&part).await,
         }
     }
 }

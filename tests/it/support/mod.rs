@@ -6,6 +6,7 @@ pub(crate) mod db;
 pub(crate) mod owner;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod script;
 pub(crate) mod stream;
 pub(crate) mod wait;
 

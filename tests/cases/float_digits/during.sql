@@ -1,0 +1,11 @@
+SET extra_float_digits = 0;
+SET DateStyle = 'German';
+SET IntervalStyle = 'sql_standard';
+SET TimeZone = 'Asia/Kathmandu';
+SET bytea_output = 'escape';
+INSERT INTO t VALUES (1001, 0.1::float8 + 0.2::float8, 1.0 / 3, '11.12.2021 10:09:08.7', '-1-2 +3 -4:05:06', '\x5c00', 0.99, ARRAY[0.1::float8 + 0.2::float8, 'NaN']);
+UPDATE t SET f = 0.1::float8 + 0.2::float8, d = d + interval '1 hour', a = a || (2.0::float8 / 3) WHERE id = 2;
+SET extra_float_digits = -15;
+UPDATE t SET r = 1.0 / 7, i = i + interval '1 mon' WHERE id = 3;
+UPDATE t SET id = -id WHERE id BETWEEN 5 AND 9;
+DELETE FROM t WHERE id = 10;

@@ -1,0 +1,10 @@
+SET session_replication_role = replica;
+INSERT INTO t VALUES (1001, 5);
+UPDATE t SET v = 6 WHERE id = 3;
+DELETE FROM t WHERE id = 4;
+UPDATE p SET id = id + 101 WHERE id < 50;
+DELETE FROM p_high WHERE id = 180;
+BEGIN;
+TRUNCATE t;
+INSERT INTO t VALUES (3, 6), (1001, 5), (1002, 7);
+COMMIT;
