@@ -30,9 +30,10 @@ bench: ## Benchmarks with criterion; reports in target/criterion
 	@scripts/install-needs.sh build servers
 	cargo bench --locked
 
-bench-peers: ## Side by side with pg_recvlogical and a subscription, into benches/README.md; ARGS=--quick for a trial
-	@scripts/install-needs.sh build servers
-	cargo bench --locked --bench peers -- $(ARGS)
+bench-peers: ## Side by side with pg_recvlogical, a subscription and mimeo, into benches/README.md; ARGS=--quick for a trial
+	@scripts/install-needs.sh build servers stream-peers
+	@scripts/old-repcloud.sh
+	REPCLOUD_BENCH_OLD=$(abspath $(TARGET))/old-repcloud/bin/rpcl cargo bench --locked --bench peers -- $(ARGS)
 
 bench-repack: ## Repack beside VACUUM FULL, pg_repack and the old repcloud, into benches/README.md; ARGS=--quick for a trial
 	@scripts/install-needs.sh build servers repack-peers

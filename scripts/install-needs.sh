@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian and its relatives, and says what and why.
 #
-#   scripts/install-needs.sh [build] [servers] [repack-peers]
+#   scripts/install-needs.sh [build] [servers] [repack-peers] [stream-peers]
 #
 # build:   a C compiler (the cryptography library has C and assembly parts)
 # servers: PostgreSQL server programs of REPCLOUD_TEST_PG_MAJOR (15), its wal2json, and openssl (test certificates)
 # repack-peers: pg_repack for that server, and what a Python environment for the old repcloud needs
+# stream-peers: mimeo for that server, and the same environment
 set -euo pipefail
 
 major=${REPCLOUD_TEST_PG_MAJOR:-15}
@@ -45,6 +46,19 @@ have_pg_repack() {
     return 1
 }
 
+have_mimeo() {
+    local directory
+    local IFS=:
+    for directory in ${REPCLOUD_PG_BIN:-} "${PG_HOME:-/usr/lib/postgresql}/$major/bin"; do
+        [ -e "$("$directory/pg_config" --sharedir 2>/dev/null)/extension/mimeo.control" ] && return 0
+    done
+    [ -e "/usr/share/postgresql/$major/extension/mimeo.control" ]
+}
+
+have_venv() {
+    python3 -c 'import ensurepip' 2>/dev/null
+}
+
 for wanted in "$@"; do
     case $wanted in
         build)
@@ -67,10 +81,14 @@ for wanted in "$@"; do
             ;;
         repack-peers)
             have_pg_repack || need "postgresql-$major-repack" "pg_repack, to be measured beside us"
-            python3 -c 'import ensurepip' 2>/dev/null || need python3-venv "an environment for the old repcloud"
+            have_venv || need python3-venv "an environment for the old repcloud"
+            ;;
+        stream-peers)
+            have_mimeo || need "postgresql-$major-mimeo" "mimeo, to be measured beside us"
+            have_venv || need python3-venv "an environment for the old repcloud"
             ;;
         *)
-            echo "usage: $0 [build] [servers] [repack-peers]" >&2
+            echo "usage: $0 [build] [servers] [repack-peers] [stream-peers]" >&2
             exit 2
             ;;
     esac

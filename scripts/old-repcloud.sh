@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Python repcloud this project began from into target/old-repcloud, for `make bench-repack` to measure.
+# Installs the Python repcloud this project began from into target/old-repcloud, for `make bench-repack` and `make bench-peers` to measure.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,5 +1,5 @@
 //! Side by side with the alternatives: `pg_recvlogical` to nowhere (what decoding one slot costs), PostgreSQL's own
-//! subscription, and `repcloud stream`, on one machine, in one run, over the same backlog.
+//! subscription, and `repcloud stream`, on one machine, in one run, over the same backlog; and of capture by triggers with mimeo.
 //!
 //! `make bench-peers` runs it and writes the figures into `benches/README.md` and `benches/peers.svg`; `--quick` is a
 //! trial at small size that writes nothing; `--only NAME,NAME` runs some of the workloads; `--rounds N`.
@@ -22,6 +22,7 @@ mod latency;
 mod machine;
 #[path = "../shared/processes.rs"]
 mod processes;
+mod queues;
 #[path = "../shared/readme.rs"]
 mod readme;
 mod report;
@@ -104,6 +105,9 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     }
     if options.wants("latency") {
         report.latency = Some(latency::run(&stage, options).await?);
+    }
+    if options.wants("queues") {
+        report.queues = Some(queues::run(&stage, options).await?);
     }
     report.end();
     println!("{}", report.text());

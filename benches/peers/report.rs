@@ -7,6 +7,7 @@ use crate::bars::{self, Row, Series};
 use crate::drain::{Drained, PEERS, Run};
 use crate::latency::{Latencies, Quantiles};
 use crate::machine::{load, machine, median};
+use crate::queues::Queues;
 use crate::readme;
 use crate::stage::SETTINGS;
 
@@ -20,6 +21,7 @@ pub(crate) struct Report {
     pub(crate) drains: Vec<Drained>,
     pub(crate) copy: Option<Drained>,
     pub(crate) latency: Option<Latencies>,
+    pub(crate) queues: Option<Queues>,
 }
 
 /// The median seconds of one peer.
@@ -37,6 +39,7 @@ impl Report {
             drains: Vec::new(),
             copy: None,
             latency: None,
+            queues: None,
         }
     }
 
@@ -85,6 +88,9 @@ impl Report {
                     middle(|q| q.worst)
                 );
             }
+        }
+        if let Some(queues) = &self.queues {
+            out += &queues.text();
         }
         out
     }

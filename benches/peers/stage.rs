@@ -62,17 +62,28 @@ impl Stage {
         for cluster in [&self.source, &self.native, &self.ours] {
             cluster.create_database(name)?;
         }
-        let connection = |connection: &str, cluster: &Cluster| {
+        self.configure(name, &self.source, "", "public.*")
+    }
+
+    /// The configuration of this name: these tables of `source`, with further lines for its connection.
+    pub(crate) fn configure(
+        &self,
+        name: &str,
+        source: &Cluster,
+        settings: &str,
+        tables: &str,
+    ) -> anyhow::Result<()> {
+        let connection = |connection: &str, cluster: &Cluster, settings: &str| {
             format!(
-                "[connections.{connection}]\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{name}\"\n\n",
+                "[connections.{connection}]\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"{name}\"\n{settings}\n",
                 cluster.socket_dir().display(),
                 cluster.port()
             )
         };
         let text = format!(
-            "{}{}[[replicate]]\nsource = \"{name}\"\ntarget = \"copy\"\nmode = \"dml\"\ntables = [\"public.*\"]\n",
-            connection(name, &self.source),
-            connection("copy", &self.ours)
+            "{}{}[[replicate]]\nsource = \"{name}\"\ntarget = \"copy\"\nmode = \"dml\"\ntables = [\"{tables}\"]\n",
+            connection(name, source, settings),
+            connection("copy", &self.ours, "")
         );
         std::fs::write(self.home().join(format!("config/{name}.toml")), text)?;
         Ok(())
