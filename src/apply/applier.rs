@@ -58,6 +58,8 @@ impl Default for ApplyOptions {
 pub struct ApplyReport {
     /// In the target for its readers.
     pub applied: Lsn,
+    /// The same, although the position row may not say it yet where there was nothing to write.
+    pub passed: Lsn,
     /// Safe from a crash of the target: may be confirmed to the source.
     pub durable: Lsn,
     /// Changes committed since this process began.
@@ -116,8 +118,8 @@ impl Applier {
         progress: Progress,
         options: ApplyOptions,
     ) -> (Applier, Flusher, watch::Receiver<ApplyReport>) {
-        let start =
-            ApplyReport { applied: progress.applied(), durable: progress.durable(), ..Default::default() };
+        let (applied, durable) = (progress.applied(), progress.durable());
+        let start = ApplyReport { applied, passed: applied, durable, ..Default::default() };
         let (report, receiver) = watch::channel(start);
         let shared = Arc::new(Shared { progress: Mutex::new(progress), report, hurry: Notify::new() });
         let flusher = Flusher {
@@ -198,13 +200,12 @@ impl Applier {
         let skips = self.touches_skips(&group);
         let steps = plan?;
         let nothing_to_do = steps.as_ref().is_some_and(Vec::is_empty) && !skips;
-        if nothing_to_do && !self.open {
-            self.unwritten = merge(self.unwritten, closing);
-            return Ok(());
-        }
         if nothing_to_do && self.uncommitted.is_some() {
             self.commit().await?;
+        }
+        if nothing_to_do && !self.open {
             self.unwritten = merge(self.unwritten, closing);
+            self.shared.pass(closing);
             return Ok(());
         }
         let changes = group.changes() as u64;

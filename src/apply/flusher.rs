@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use crate::apply::applier::ApplyReport;
 use crate::apply::checkpoint;
 use crate::apply::error::ApplyError;
+use crate::apply::group::Closing;
 use crate::apply::progress::Progress;
 use crate::pg::{PgError, Session};
 
@@ -29,8 +30,19 @@ impl Shared {
         let progress = *self.progress();
         self.report.send_modify(|report| {
             report.applied = progress.applied();
+            report.passed = report.passed.max(report.applied);
             report.durable = progress.durable();
             change(report);
+        });
+    }
+
+    /// Nothing is to be written up to `closing`, and what came before is committed.
+    pub(super) fn pass(&self, closing: Option<Closing>) {
+        let Some(Closing { position, .. }) = closing else { return };
+        self.report.send_if_modified(|report| {
+            let further = position > report.passed;
+            report.passed = report.passed.max(position);
+            further
         });
     }
 }

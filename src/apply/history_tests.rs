@@ -19,7 +19,7 @@ use crate::sql::shape::Shape;
 type Cells = Vec<Option<String>>;
 
 #[derive(Debug, Clone, Copy)]
-enum Op {
+pub(super) enum Op {
     Insert(u8),
     Update { key: u8, toast: bool },
     ChangeKey { from: u8, to: u8, toast: bool },
@@ -28,7 +28,7 @@ enum Op {
     Commit,
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let key = 0..6u8;
     prop::collection::vec(
         prop_oneof![
@@ -125,7 +125,7 @@ impl Source {
     }
 }
 
-fn history(ops: &[Op], full: bool, seed_rows: u8) -> (Group, BTreeMap<String, (String, String)>) {
+pub(super) fn history(ops: &[Op], full: bool, seed_rows: u8) -> (Group, BTreeMap<String, (String, String)>) {
     let mut source = Source {
         relation: relation(&["id", "v", "toast"], &[0]),
         full,
@@ -141,13 +141,13 @@ fn history(ops: &[Op], full: bool, seed_rows: u8) -> (Group, BTreeMap<String, (S
 
 /// The target in memory: key → cells and stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
+pub(super) struct Target {
     logdel: bool,
     rows: BTreeMap<String, (Cells, Option<String>)>,
 }
 
 impl Target {
-    fn run(&mut self, step: &Step) -> Result<(), String> {
+    pub(super) fn run(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Truncate { .. } => self.rows.clear(),
             Step::StampAll { stamp, .. } => {
@@ -171,6 +171,12 @@ impl Target {
             }
         }
         Ok(())
+    }
+
+    /// The live rows.
+    pub(super) fn live(&self) -> BTreeMap<String, (String, String)> {
+        let live = self.rows.iter().filter(|(_, row)| row.1.is_none());
+        live.map(|(k, r)| (k.clone(), (r.0[1].clone().unwrap(), r.0[2].clone().unwrap()))).collect()
     }
 
     /// True when a row was touched.
@@ -218,10 +224,9 @@ impl Target {
     }
 }
 
-fn check(ops: &[Op], full: bool, seed_rows: u8, delivery: Delivery, replace: bool) {
-    let (group, source_rows) = history(ops, full, seed_rows);
-    let routes = RouteTable::new(vec![route(&["id", "v", "toast"], &[0], delivery)]);
-    let seeded = Target {
+/// A target that holds what the source holds at first.
+pub(super) fn seeded(seed_rows: u8, delivery: Delivery) -> Target {
+    Target {
         logdel: delivery == Delivery::LogDel,
         rows: (0..seed_rows)
             .map(|k| {
@@ -229,7 +234,13 @@ fn check(ops: &[Op], full: bool, seed_rows: u8, delivery: Delivery, replace: boo
                 (k.clone(), (vec![Some(k.clone()), Some("seed".into()), Some(format!("seedtoast{k}"))], None))
             })
             .collect(),
-    };
+    }
+}
+
+fn check(ops: &[Op], full: bool, seed_rows: u8, delivery: Delivery, replace: bool) {
+    let (group, source_rows) = history(ops, full, seed_rows);
+    let routes = RouteTable::new(vec![route(&["id", "v", "toast"], &[0], delivery)]);
+    let seeded = seeded(seed_rows, delivery);
     let options = PlanOptions { replace, ..PlanOptions::default() };
     let steps = plan(&group, &routes, &mut Bindings::default(), options)
         .unwrap()
@@ -246,13 +257,7 @@ fn check(ops: &[Op], full: bool, seed_rows: u8, delivery: Delivery, replace: boo
         }
     }
     assert_eq!(coalesced, serial);
-    let live: BTreeMap<_, _> = coalesced
-        .rows
-        .iter()
-        .filter(|(_, r)| r.1.is_none())
-        .map(|(k, r)| (k.clone(), (r.0[1].clone().unwrap(), r.0[2].clone().unwrap())))
-        .collect();
-    assert_eq!(live, source_rows);
+    assert_eq!(coalesced.live(), source_rows);
 }
 
 proptest! {

@@ -15,6 +15,7 @@ pub mod encode;
 pub mod error;
 mod flusher;
 pub mod group;
+pub mod lanes;
 pub mod parked;
 pub mod parked_store;
 pub mod plan;
@@ -34,6 +35,8 @@ pub mod writers;
 
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod lanes_tests;
 
 pub use applier::{Applier, ApplyOptions, ApplyReport};
 pub use error::ApplyError;
