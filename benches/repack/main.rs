@@ -2,7 +2,8 @@
 //! table, on one machine, in one run, idle and under load.
 //!
 //! `make bench-repack` runs it and writes the figures into `benches/README.md` and `benches/repack.svg`; `--quick` is a trial at
-//! small size that writes nothing; `--only NAME,NAME` runs some of the tools; `--rounds N`; `--rows N`.
+//! small size that writes nothing; `--only NAME,NAME` runs some of the tools; `--rounds N`; `--rows N`; `--catch-up CHANGES` measures
+//! nothing but the catch-up, with one and two lanes.
 // A benchmark may stop at the first surprise.
 #![allow(
     missing_docs,
@@ -15,6 +16,7 @@
 
 #[path = "../shared/bars.rs"]
 mod bars;
+mod catch_up;
 mod load;
 #[path = "../shared/machine.rs"]
 mod machine;
@@ -43,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
     pub(crate) write: bool,
     pub(crate) bin: PathBuf,
+    /// Measure only how long a catch-up with so many changes takes.
+    pub(crate) catch_up: Option<u64>,
 }
 
 impl Options {
@@ -50,7 +54,8 @@ impl Options {
         // Another build of the program may be measured; else the one this run was built with.
         let bin = std::env::var_os("REPCLOUD_BENCH_BIN")
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_repcloud")), PathBuf::from);
-        let mut options = Options { rows: 1_000_000, rounds: 3, only: Vec::new(), write: true, bin };
+        let mut options =
+            Options { rows: 1_000_000, rounds: 3, only: Vec::new(), write: true, bin, catch_up: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
@@ -61,11 +66,12 @@ impl Options {
                 "--dry" => options.write = false,
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--rows" => (options.rows, options.write) = (value()?.parse()?, false),
+                "--catch-up" => (options.catch_up, options.write) = (Some(value()?.parse()?), false),
                 "--only" => {
                     (options.only, options.write) = (value()?.split(',').map(str::to_owned).collect(), false);
                 }
                 other => bail!(
-                    "unknown argument {other:?}; known: --quick, --dry, --rounds N, --rows N, --only NAME,NAME"
+                    "unknown argument {other:?}; known: --quick, --dry, --rounds N, --rows N, --only NAME,NAME, --catch-up CHANGES"
                 ),
             }
         }
@@ -80,7 +86,10 @@ impl Options {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(&options))
+    match options.catch_up {
+        Some(changes) => runtime.block_on(catch_up::measure(&options, changes)),
+        None => runtime.block_on(measure(&options)),
+    }
 }
 
 async fn measure(options: &Options) -> anyhow::Result<()> {

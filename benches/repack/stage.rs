@@ -136,10 +136,15 @@ impl Stage {
 
     /// The command that is measured.
     pub(crate) fn command(&self, tool: Tool, name: &str) -> anyhow::Result<Command> {
+        self.command_named("repack", tool, name)
+    }
+
+    /// The same; ours as another of its commands.
+    pub(crate) fn command_named(&self, word: &str, tool: Tool, name: &str) -> anyhow::Result<Command> {
         let ours = |jobs| {
             let mut command = self.our_command(name);
             command.args([
-                "repack",
+                word,
                 "--connection",
                 name,
                 "--table",

@@ -118,17 +118,32 @@ impl Applier {
         progress: Progress,
         options: ApplyOptions,
     ) -> (Applier, Flusher, watch::Receiver<ApplyReport>) {
-        let (applied, durable) = (progress.applied(), progress.durable());
-        let start = ApplyReport { applied, passed: applied, durable, ..Default::default() };
-        let (report, receiver) = watch::channel(start);
-        let shared = Arc::new(Shared { progress: Mutex::new(progress), report, hurry: Notify::new() });
-        let flusher = Flusher {
+        let mut flusher = Flusher {
             session: flush_session,
             key: writer.key().clone(),
             every: options.flush_every,
             limit: options.flush_limit,
-            shared: shared.clone(),
+            hurry: Arc::new(Notify::new()),
+            shared: Vec::new(),
         };
+        let (applier, report) = Applier::beside(&mut flusher, session, writer, progress, options);
+        (applier, flusher, report)
+    }
+
+    /// One more into the same target: `flusher` makes its commits durable together with those it has been made for.
+    pub fn beside(
+        flusher: &mut Flusher,
+        session: TargetSession,
+        writer: CheckpointWriter,
+        progress: Progress,
+        options: ApplyOptions,
+    ) -> (Applier, watch::Receiver<ApplyReport>) {
+        let (applied, durable) = (progress.applied(), progress.durable());
+        let start = ApplyReport { applied, passed: applied, durable, ..Default::default() };
+        let (report, receiver) = watch::channel(start);
+        let hurry = flusher.hurry.clone();
+        let shared = Arc::new(Shared { progress: Mutex::new(progress), report, hurry });
+        flusher.shared.push(shared.clone());
         let deferrable = session.routes().routes().iter().any(|r| r.has_deferrable);
         let applier = Applier {
             session,
@@ -148,7 +163,7 @@ impl Applier {
             deferrable,
             begin: if deferrable { "BEGIN; SET CONSTRAINTS ALL DEFERRED" } else { "BEGIN" },
         };
-        (applier, flusher, receiver)
+        (applier, receiver)
     }
 
     /// Runs until the channel is closed and everything received is committed and durable.

@@ -4,11 +4,13 @@ use tokio_postgres::types::{PgLsn, Type};
 use tokio_postgres::{Client, Statement};
 
 use crate::apply::group::Closing;
+use crate::apply::lane_rows::OF_ALL_LANES;
 use crate::apply::parked_store;
 use crate::apply::single::stamp_text;
 use crate::model::{Lsn, RetryAdvice, TableName};
 use crate::pg::PgError;
 
+pub use crate::apply::lane_rows::{LanePosition, lowest, take_over_lanes};
 pub use crate::apply::table_state::{
     TableRecord, TableState, known_storage, read_dropped, read_leaves, read_tables, set_dropped,
     set_known_columns, set_table_state, write_leaves, write_table,
@@ -257,7 +259,7 @@ pub async fn forget(client: &Client, key: &StreamKey, table: Option<&TableName>)
         return Ok(());
     }
     for name in ["parked", "table_state", "durability", "skip", "checkpoint"] {
-        let sql = format!("DELETE FROM repcloud.{name} WHERE source = $1 AND target = $2");
+        let sql = format!("DELETE FROM repcloud.{name} WHERE {OF_ALL_LANES}");
         client.execute(&sql, &[&key.source, &key.target]).await?;
     }
     Ok(())

@@ -18,7 +18,7 @@ pub(super) struct Shared {
     pub(super) progress: Mutex<Progress>,
     pub(super) report: watch::Sender<ApplyReport>,
     /// The end is reached: the flusher need not wait for its time.
-    pub(super) hurry: Notify,
+    pub(super) hurry: Arc<Notify>,
 }
 
 impl Shared {
@@ -47,14 +47,16 @@ impl Shared {
     }
 }
 
-/// The loop that makes commits durable; runs beside [`super::Applier::run`], on a session of its own.
+/// The loop that makes commits durable; runs beside [`super::Applier::run`] of one or several appliers, on a session of its own.
 #[derive(Debug)]
 pub struct Flusher {
     pub(super) session: Session,
     pub(super) key: checkpoint::StreamKey,
     pub(super) every: Duration,
     pub(super) limit: Duration,
-    pub(super) shared: Arc<Shared>,
+    pub(super) hurry: Arc<Notify>,
+    /// An applier's each.
+    pub(super) shared: Vec<Arc<Shared>>,
 }
 
 impl Flusher {
@@ -64,10 +66,11 @@ impl Flusher {
             let stopping = tokio::select! {
                 () = async { let _ = stop.wait_for(|s| *s).await.map(|_| ()); } => true,
                 () = tokio::time::sleep(self.every) => false,
-                () = self.shared.hurry.notified() => false,
+                () = self.hurry.notified() => false,
             };
-            let flush = self.shared.progress().start_flush();
-            if let Some(flush) = flush {
+            let started = |shared: &Arc<Shared>| Some((shared.clone(), shared.progress().start_flush()?));
+            let flushes: Vec<_> = self.shared.iter().filter_map(started).collect();
+            if !flushes.is_empty() {
                 let work = checkpoint::flush(self.session.client(), &self.key);
                 match tokio::time::timeout(self.limit, work).await {
                     Ok(result) => result?,
@@ -76,8 +79,10 @@ impl Flusher {
                         return Err(PgError::Timeout { during: during.into(), limit: self.limit }.into());
                     }
                 }
-                self.shared.progress().finish_flush(flush);
-                self.shared.publish(|_| {});
+                for (shared, flush) in flushes {
+                    shared.progress().finish_flush(flush);
+                    shared.publish(|_| {});
+                }
             }
             if stopping {
                 return Ok(());

@@ -18,7 +18,8 @@ use crate::apply::route::{Bindings, RouteTable};
 use crate::apply::row::{Row, complete_new};
 use crate::model::{Change, Lsn, Relation, Tuple, TxnBatch, TxnId, TxnSpan, Value};
 
-/// Bytes of a transaction that are kept until its end is known; a larger one goes alone.
+/// Bytes of a transaction that are kept until its end is known; a larger one goes alone. Stored positions rest on it, and on
+/// [`CHANGE_BYTES`].
 const MOST_KEPT: usize = 16 << 20;
 /// What a kept change takes besides its row.
 const CHANGE_BYTES: usize = 256;
@@ -293,5 +294,14 @@ pub fn together(lanes: &[ApplyReport]) -> ApplyReport {
         changes: lanes.iter().map(|lane| lane.changes).sum(),
         commit_time: lanes.iter().filter_map(|lane| lane.commit_time).max(),
         row_by_row: lanes.iter().map(|lane| lane.row_by_row).sum(),
+    }
+}
+
+/// How many lanes there are from here on: `wanted` where all have reached the same place, else as many as there were. What a
+/// lane's position covers is known only by the number that was in force.
+pub fn how_many(positions: &[Lsn], wanted: usize) -> usize {
+    match positions {
+        [first, others @ ..] if others.iter().any(|other| other != first) => positions.len(),
+        _ => wanted.max(1),
     }
 }

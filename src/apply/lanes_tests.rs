@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::apply::applier::ApplyReport;
 use crate::apply::group::Closing;
 use crate::apply::history_tests::{Op, Target, history, ops, seeded};
-use crate::apply::lanes::{Act, Splitter, together};
+use crate::apply::lanes::{Act, Splitter, how_many, together};
 use crate::apply::plan::{Group, PlanOptions, plan};
 use crate::apply::route::tests::route;
 use crate::apply::route::{Bindings, Delivery, RouteTable};
@@ -231,4 +231,20 @@ fn what_all_have_is_what_the_lowest_has() {
         ..ApplyReport::default()
     };
     assert_eq!(together(&[lane(30, 40, 20, 1), lane(25, 50, 24, 2)]), lane(25, 40, 20, 3));
+}
+
+#[test]
+fn the_number_of_lanes_changes_only_where_they_stand_level() {
+    for (positions, wanted, count) in [
+        (&[7][..], 3, 3),
+        (&[7], 0, 1),
+        (&[7, 7], 1, 1),
+        (&[7, 7], 4, 4),
+        (&[7, 8], 1, 2),
+        (&[7, 8], 4, 2),
+        (&[7, 7, 6], 3, 3),
+    ] {
+        let positions: Vec<Lsn> = positions.iter().copied().map(Lsn).collect();
+        assert_eq!(how_many(&positions, wanted), count, "{positions:?}, {wanted} wanted");
+    }
 }

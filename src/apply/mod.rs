@@ -1,10 +1,10 @@
 //! Floor 3: changes into the target.
 //!
 //! `route` says where a table's changes go; `group`, `coalesce`, `table_plan`, `single` and `plan` turn groups of
-//! transactions into statements, `encode` into bytes, `parked` keeps changes that wait, `progress` says what may be
-//! confirmed: all pure. `checkpoint` is the stream's state in the target (`table_state`, `parked_store`, `skip` and
-//! `state_read` belong to it), `target_session`,
-//! `serial`, `applier` and `flusher` write.
+//! transactions into statements, `encode` into bytes, `parked` keeps changes that wait, `lanes` divides one table's changes
+//! between several sessions, `progress` says what may be confirmed: all pure. `checkpoint` is the stream's state in the target
+//! (`table_state`, `lane_rows`, `parked_store`, `skip` and `state_read` belong to it), `target_session`, `serial`, `applier` and
+//! `flusher` write.
 
 pub mod applier;
 mod blame;
@@ -15,6 +15,7 @@ pub mod encode;
 pub mod error;
 mod flusher;
 pub mod group;
+mod lane_rows;
 pub mod lanes;
 pub mod parked;
 pub mod parked_store;

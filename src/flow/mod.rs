@@ -1,7 +1,7 @@
 //! Floor 4: joins capture, copy and apply; owns the channels.
 //!
 //! `start` decides (pure), `targets` looks at what is there before, `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
-//! with the flusher and the `monitor` beside them. `queues` takes the slot's place where triggers capture. `parking`, `unpark`,
+//! with the flusher and the `monitor` beside them (several planners and appliers: `lanes`). `queues` takes the slot's place where triggers capture. `parking`, `unpark`,
 //! `unfit` and `followed` are about tables that wait beside it, `newcomers` about those that appear. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
 //! person does to a stream from outside.
 
@@ -20,6 +20,7 @@ mod followed;
 pub mod gate;
 mod hold;
 mod join;
+pub mod lanes;
 mod leaves;
 mod monitor;
 mod newcomers;

@@ -1,4 +1,5 @@
-//! Reader, planner, applier and flusher side by side: what a stream and the catch-up of a repack share.
+//! Reader, planner, applier and flusher side by side: what a stream and the catch-up of a repack share. The latter may have several
+//! planners and appliers (`lanes`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use crate::apply::group::GroupLimits;
-use crate::apply::plan::PlanOptions;
 use crate::apply::route::RouteTable;
 use crate::apply::{Applier, ApplyReport, Flusher};
 use crate::capture::{CaptureError, Reader, Reading, SlotOptions, SlotReader, Written};
 use crate::flow::error::FlowError;
-use crate::flow::{gate, planner};
+use crate::flow::gate;
+use crate::flow::lanes::Lanes;
 use crate::model::{Lsn, TxnBatch};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{ConnectOptions, Session};
@@ -34,27 +35,26 @@ impl Pipeline {
     /// Starts the tasks. `report` is the applier's, `written` the reader's other end.
     pub fn start(
         reader: impl Into<Reader>,
-        applying: (Applier, Flusher),
-        routes: Arc<RouteTable>,
-        limits: GroupLimits,
-        report: watch::Receiver<ApplyReport>,
-        written: watch::Sender<Written>,
-    ) -> Self {
-        Self::start_behind(None, reader, applying, routes, limits, report, written)
-    }
-
-    /// As [`Self::start`], but with `gate` nothing is applied before it says `true`.
-    pub fn start_behind(
-        gate: Option<watch::Receiver<bool>>,
-        reader: impl Into<Reader>,
         (applier, flusher): (Applier, Flusher),
         routes: Arc<RouteTable>,
         limits: GroupLimits,
         report: watch::Receiver<ApplyReport>,
         written: watch::Sender<Written>,
     ) -> Self {
+        let lanes = Lanes::new(vec![(applier, report)], flusher);
+        Self::start_behind(None, reader, lanes, routes, limits, written)
+    }
+
+    /// As [`Self::start`], but with `gate` nothing is applied before it says `true`; and there may be several lanes.
+    pub fn start_behind(
+        gate: Option<watch::Receiver<bool>>,
+        reader: impl Into<Reader>,
+        lanes: Lanes,
+        routes: Arc<RouteTable>,
+        limits: GroupLimits,
+        written: watch::Sender<Written>,
+    ) -> Self {
         let (batches_in, mut batches) = mpsc::channel::<TxnBatch>(4);
-        let (groups_in, groups) = mpsc::channel(1);
         let (halt, halted) = watch::channel(false);
         let mut tasks: JoinSet<Result<(), FlowError>> = JoinSet::new();
         if let Some(open) = gate {
@@ -65,14 +65,10 @@ impl Pipeline {
                 Ok(())
             });
         }
-        let planning = planner::run(routes, limits, PlanOptions::default(), batches, groups_in);
-        tasks.spawn(async move {
-            planning.await;
-            Ok(())
-        });
+        let report = lanes.report();
+        let flusher = lanes.start(batches, &routes, limits, &mut tasks);
         let reading = reader.into().run(batches_in, halted.clone());
         tasks.spawn(async move { Ok(reading.await?) });
-        tasks.spawn(async move { Ok(applier.run(groups).await?) });
         tasks.spawn(async move { Ok(flusher.run(halted).await?) });
         tasks.spawn(async move {
             relay(report, written).await;

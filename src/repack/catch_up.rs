@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::apply::checkpoint::{self, CheckpointWriter, StreamKey};
+use crate::apply::checkpoint::{self, CheckpointWriter, LanePosition, StreamKey};
 use crate::apply::group::GroupLimits;
 use crate::apply::progress::Progress;
 use crate::apply::route::{Delivery, OnConflict, Route, RouteTable, ShapeFingerprint};
@@ -19,6 +19,7 @@ use crate::capture::trigger::{QueueError, QueueOptions, QueueTable, TickMarks, d
 use crate::capture::{CaptureError, Plugin, QueueReader, Reader, Reading, wal2json};
 use crate::catalog::TableDef;
 use crate::flow::FlowError;
+use crate::flow::lanes::Lanes;
 use crate::flow::pipeline::{self, Pipeline};
 use crate::model::{Lsn, Oid, TableName};
 use crate::pg::replication::ReplicationClient;
@@ -48,6 +49,8 @@ pub(crate) struct FollowSpec<'a> {
     pub(crate) rewrites: Vec<(String, String)>,
     /// Changes of one transaction of ours.
     pub(crate) max_changes: usize,
+    /// Sessions that apply changes, unless another number is in force ([`checkpoint::take_over_lanes`]).
+    pub(crate) lanes: usize,
     /// See [`Numbers::MayBeLost`].
     pub(crate) allow_lossy_numbers: bool,
 }
@@ -62,6 +65,7 @@ pub(crate) struct Following {
     wanted: Arc<watch::Sender<Lsn>>,
     marker: Arc<Marker>,
     table: TableName,
+    lanes: usize,
 }
 
 impl Following {
@@ -69,33 +73,29 @@ impl Following {
     pub(crate) async fn start(session: &Session, spec: &FollowSpec<'_>) -> Result<Following, RepackError> {
         let key = state::key(spec.slot);
         end_followers(session, spec.slot).await?;
-        let (generation, from) = checkpoint::take_over(session, &key).await?;
+        let positions = checkpoint::take_over_lanes(session, &key, spec.lanes).await?;
+        let from = positions.iter().map(|lane| lane.applied).min().unwrap_or_default();
+        let furthest = positions.iter().map(|lane| lane.applied).max().unwrap_or_default();
+        let generation = positions.first().map_or(0, |lane| lane.generation);
         // The commit that took the position over has waited for the disk, and this server is also the source.
-        let confirmed = if spec.queue { from } else { confirmed(session, spec.slot).await? };
-        if confirmed > from {
+        let confirmed = if spec.queue { furthest } else { confirmed(session, spec.slot).await? };
+        if !spec.queue && confirmed > from {
             return Err(RepackError::Internal(format!(
                 "slot \"{}\" is confirmed up to {confirmed}, beyond the position {from}",
                 spec.slot
             )));
         }
         let routes = Arc::new(RouteTable::new(vec![route(spec)]));
-        let writing = pg::connect(spec.connect).await?;
-        writers::mark_writer(&writing, &key).await?;
-        let target = TargetSession::new(writing, routes.clone(), false).await?;
-        let writer = CheckpointWriter::new(target.session(), key.clone(), generation).await?;
-        let flushing = pg::connect(spec.connect).await?;
-        flushing.batch_execute("SET synchronous_commit = on").await?;
+        let (wanted, wanted_out) = watch::channel(Lsn::INVALID);
+        let lanes = lanes(spec, &key, &positions, confirmed, &routes, &wanted_out).await?;
         let marking = pg::connect(spec.connect).await?;
         marking.batch_execute("SET synchronous_commit = on").await?;
-        let (wanted, wanted_out) = watch::channel(Lsn::INVALID);
-        let asked = ApplyOptions { wanted: wanted_out, ..ApplyOptions::default() };
-        let progress = Progress::resume(from, confirmed);
-        let (applier, flusher, report) = Applier::new(target, flushing, writer, progress, asked);
-        let (written_in, written) =
-            watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
+        let report = lanes.report();
+        let now = *report.borrow();
+        let (written_in, written) = watch::channel(Written { durable: now.durable, applied: now.applied });
         let limits = GroupLimits { changes: spec.max_changes.max(1), ..GroupLimits::default() };
         let (reader, ticks): (Reader, _) = if spec.queue {
-            let reader = queue_reader(spec, (&key, generation), from, limits, written).await?;
+            let reader = queue_reader(spec, (&key, generation), (from, furthest), limits, written).await?;
             let marks = reader.marks();
             (reader.into(), Some(marks))
         } else {
@@ -106,20 +106,17 @@ impl Following {
             (opened.await?.into(), None)
         };
         let (gate, opened) = watch::channel(false);
-        let applying = (applier, flusher);
-        let pipeline = Pipeline::start_behind(
-            Some(opened),
-            reader,
-            applying,
-            routes,
-            limits,
-            report.clone(),
-            written_in,
-        );
+        let pipeline = Pipeline::start_behind(Some(opened), reader, lanes, routes, limits, written_in);
         let table = spec.source.name.clone();
         let marker =
             Arc::new(Marker { session: marking, queue: ticks.map(|ticks| (ticks, spec.source.oid)) });
-        Ok(Following { pipeline, gate, report, wanted: Arc::new(wanted), marker, table })
+        let lanes = positions.len();
+        Ok(Following { pipeline, gate, report, wanted: Arc::new(wanted), marker, table, lanes })
+    }
+
+    /// How many sessions apply changes.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
     }
 
     /// Lets the changes into the shadow: rows and indexes are there.
@@ -274,11 +271,45 @@ impl Waiter {
     }
 }
 
-/// Behind the last batch that is in the shadow.
+/// A session for each lane, each with its position, and one that makes their commits durable. All are marked under the name of
+/// the repack: whoever takes over ends them.
+async fn lanes(
+    spec: &FollowSpec<'_>,
+    key: &StreamKey,
+    positions: &[LanePosition],
+    confirmed: Lsn,
+    routes: &Arc<RouteTable>,
+    wanted: &watch::Receiver<Lsn>,
+) -> Result<Lanes, RepackError> {
+    let mut list = Vec::with_capacity(positions.len());
+    let mut flusher = None;
+    for lane in positions {
+        let writing = pg::connect(spec.connect).await?;
+        writers::mark_writer(&writing, key).await?;
+        let target = TargetSession::new(writing, routes.clone(), false).await?;
+        let writer = CheckpointWriter::new(target.session(), lane.key.clone(), lane.generation).await?;
+        let progress = Progress::resume(lane.applied, confirmed);
+        let options = ApplyOptions { wanted: wanted.clone(), ..ApplyOptions::default() };
+        list.push(match &mut flusher {
+            Some(flusher) => Applier::beside(flusher, target, writer, progress, options),
+            None => {
+                let flushing = pg::connect(spec.connect).await?;
+                flushing.batch_execute("SET synchronous_commit = on").await?;
+                let (applier, first, report) = Applier::new(target, flushing, writer, progress, options);
+                flusher = Some(first);
+                (applier, report)
+            }
+        });
+    }
+    let flusher = flusher.ok_or_else(|| RepackError::Internal("nobody applies changes".to_owned()))?;
+    Ok(Lanes::new(list, flusher))
+}
+
+/// Behind the last batch that is in the shadow as a whole; some lanes may have some behind it.
 async fn queue_reader(
     spec: &FollowSpec<'_>,
     (key, generation): (&StreamKey, i64),
-    from: Lsn,
+    (from, furthest): (Lsn, Lsn),
     limits: GroupLimits,
     written: watch::Receiver<Written>,
 ) -> Result<QueueReader, RepackError> {
@@ -290,6 +321,7 @@ async fn queue_reader(
     let consumer = Consumer { name: spec.slot.to_owned(), queue: spec.source.oid, generation };
     let options = QueueOptions {
         from,
+        furthest,
         batch_changes: limits.changes.min(pipeline::BATCH_CHANGES),
         batch_bytes: 1 << 20,
     };

@@ -16,6 +16,7 @@ mod fill;
 pub mod fingerprint;
 mod indexes;
 pub mod job;
+mod lanes;
 pub mod options;
 pub mod plan;
 pub mod preflight;

@@ -119,7 +119,7 @@ pub struct ThrottleOptions {
 pub struct RunOptions {
     /// Pre-flight and plan only; nothing is written.
     pub dry_run: bool,
-    /// Sessions that copy and build indexes; at least 1.
+    /// Sessions that copy, build indexes and, up to four, apply changes; at least 1.
     pub jobs: usize,
     /// How much is compared before the exchange.
     pub verify: VerifyLevel,

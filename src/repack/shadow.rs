@@ -47,7 +47,8 @@ const OUR_TABLES: &str =
 
 /// Removes our schemas, and nothing that a person put into them: then they stay, with an error that names what is there.
 pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
-    let streams = "SELECT source || ' → ' || target FROM repcloud.checkpoint WHERE target <> '(repack)'";
+    let streams =
+        "SELECT source || ' → ' || target FROM repcloud.checkpoint WHERE target NOT LIKE '(repack)%'";
     if state::exists(session).await? {
         let rows = session.query(streams, &[]).await?;
         let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
@@ -319,8 +320,7 @@ pub(crate) async fn bounded(session: &Session, statement: &str, what: &str) -> R
     }
 }
 
-/// Where the slot was made, from the position row; 0/0 without one.
+/// What is in the shadow as a whole, from the position rows; `None` before the slot was made.
 pub(crate) async fn applied(session: &Session, slot: &str) -> Result<Option<Lsn>, RepackError> {
-    let row = checkpoint::read(session, &state::key(slot)).await?;
-    Ok(row.filter(|row| row.ready).map(|row| row.applied))
+    Ok(checkpoint::lowest(session, &state::key(slot)).await?)
 }

@@ -150,7 +150,8 @@ impl RepackRow {
     }
 }
 
-/// Under which the position of a repack stands in `repcloud.checkpoint`. No connection can have the second name.
+/// Under which the position of a repack stands in `repcloud.checkpoint`, that of its first lane where it has several. No connection can
+/// have the second name.
 pub fn key(slot: &str) -> StreamKey {
     StreamKey { source: slot.to_owned(), target: "(repack)".to_owned() }
 }

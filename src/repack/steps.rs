@@ -14,6 +14,7 @@ use crate::repack::compare::{self, CompareSpec, Compared, Extent};
 use crate::repack::converge::{Convergence, Look};
 use crate::repack::error::{RepackError, doing};
 use crate::repack::indexes;
+use crate::repack::lanes;
 use crate::repack::options::{Selection, VerifyLevel};
 use crate::repack::preflight;
 use crate::repack::preflight::finding::Severity;
@@ -213,18 +214,27 @@ async fn follow(job: &Job<'_>) -> Result<Following, RepackError> {
         .iter()
         .filter_map(|c| Some((c.clone(), cleanup::rewrite(&definition.source, &settings, c)?)))
         .collect();
+    let key = definition.plan.key_columns();
+    let decision = lanes::decide(&lanes::read(&job.session, job.oid, key).await?, job.options.run.jobs);
     let spec = FollowSpec {
         connect: &job.options.connect,
         slot: &job.slot,
         queue: job.queue,
         source: &definition.source,
         shadow: &shadow,
-        key: definition.plan.key_columns(),
+        key,
         rewrites,
         max_changes: usize::try_from(job.options.settings.max_replay_rows).unwrap_or(usize::MAX),
+        lanes: decision.lanes,
         allow_lossy_numbers: job.options.settings.capture.allow_lossy_numbers,
     };
-    Following::start(&job.session, &spec).await
+    let following = Following::start(&job.session, &spec).await?;
+    job.events.info(match (following.lanes(), decision.reason) {
+        (1, Some(reason)) => format!("{}: one session applies changes: {reason}", job.table),
+        (1, None) => format!("{}: one session applies changes", job.table),
+        (lanes, _) => format!("{}: {lanes} sessions apply changes", job.table),
+    });
+    Ok(following)
 }
 
 /// Waits until a mark set now arrives soon; says how it goes every `check_time`.

@@ -70,7 +70,8 @@ pub async fn read_on(session: &Session, connection: &str) -> Result<Vec<RepackVi
                coalesce(greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)), 0)::int8, \
                EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = 7300104 AND l.objid = r.table_oid \
                        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) \
-               FROM repcloud.repack r LEFT JOIN repcloud.checkpoint c ON c.source = r.slot AND c.target = '(repack)' AND c.phase = 'ready' \
+               FROM repcloud.repack r LEFT JOIN (SELECT source, min(applied_lsn) AS applied_lsn, sum(changes)::int8 AS changes FROM repcloud.checkpoint \
+                          WHERE target LIKE '(repack)%' AND phase = 'ready' GROUP BY source) c ON c.source = r.slot \
                LEFT JOIN pg_class q ON q.relname = 'queue_' || r.table_oid AND q.relnamespace = 'repcloud'::regnamespace \
                LEFT JOIN pg_replication_slots s ON s.slot_name = r.slot \
                WHERE r.state NOT IN ('cleaned', 'abandoned') OR r.updated_at > now() - interval '1 day'";

@@ -26,6 +26,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub struct QueueOptions {
     /// The last batch that was applied.
     pub from: Lsn,
+    /// The last batch of which a part was applied: up to it batches are read again as they were.
+    pub furthest: Lsn,
     /// Changes a batch holds at most.
     pub batch_changes: usize,
     /// Bytes of row data that a batch should hold.
@@ -94,7 +96,9 @@ impl QueueReader {
         let last = tick::read(&session, &consumer.name, number).await?;
         let last = last.ok_or_else(|| QueueError::TickLost { consumer: consumer.name.clone(), number })?;
         let (asking, asked) = watch::channel(number);
-        let marks = TickMarks { begun: AtomicU64::new(number), read: AtomicI64::new(0), asked: asking };
+        // Of batches that are read again the snapshot was taken long ago: nobody may be told to wait for one of them.
+        let begun = AtomicU64::new(number.max(options.furthest.0));
+        let marks = TickMarks { begun, read: AtomicI64::new(0), asked: asking };
         let cleaner = Cleaner { session: cleaning, consumer: consumer.clone(), written };
         let pages = format!(
             "SELECT seq, op::text, old, new FROM repcloud.{} WHERE seq > $1 \
@@ -200,7 +204,9 @@ impl Reading {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), CaptureError> {
         loop {
-            if *self.asked.borrow_and_update() <= self.last.number {
+            if *self.asked.borrow_and_update() <= self.last.number
+                && self.last.number >= self.options.furthest.0
+            {
                 tokio::select! {
                     biased;
                     () = stopped(&mut stop) => return Ok(()),
@@ -212,8 +218,8 @@ impl Reading {
             }
             let number = self.last.number + 1;
             // Before the snapshot is taken: whoever asks from here on means the next one.
-            self.marks.begun.store(number, Ordering::SeqCst);
-            let next = tick::write(&self.session, &self.consumer, number, None).await?;
+            self.marks.begun.fetch_max(number, Ordering::SeqCst);
+            let next = self.tick(number).await?;
             if next.shape != self.last.shape {
                 return Err(QueueError::Reshaped { table: self.table.name().clone() }.into());
             }
@@ -222,6 +228,16 @@ impl Reading {
             }
             self.last = next;
         }
+    }
+
+    /// The snapshot of the next batch: as it was, where a part of that batch was applied, else as it is now.
+    async fn tick(&self, number: u64) -> Result<Tick, CaptureError> {
+        let consumer = &self.consumer;
+        if number > self.options.furthest.0 {
+            return tick::write(&self.session, consumer, number, None).await;
+        }
+        let known = tick::read(&self.session, &consumer.name, number).await?;
+        Ok(known.ok_or_else(|| QueueError::TickLost { consumer: consumer.name.clone(), number })?)
     }
 
     /// Something committed that the last tick does not show.

@@ -65,7 +65,7 @@ pub struct RepackArgs {
     /// Show the plan and what stands in the way; write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Sessions that copy and build indexes at once
+    /// Sessions that copy, build indexes and, up to four, apply changes at once
     #[arg(long, value_name = "N", default_value_t = RunOptions::default().jobs, value_parser = jobs)]
     pub jobs: usize,
     /// How much is compared before the exchange

@@ -7,6 +7,7 @@ mod control;
 mod ddl;
 mod everything;
 mod interrupted;
+mod lanes;
 mod leftovers;
 mod load;
 mod options;
