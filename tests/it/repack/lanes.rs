@@ -206,6 +206,7 @@ async fn changed_keys_and_truncate_amid_a_catch_up_come_in_their_order() {
 async fn a_conflict_in_one_lane_stops_all() {
     let live = live(T, "slot").await;
     let running = live.following("2").await;
+    assert_eq!(live.admin.value(LANES).await, "2");
     live.admin.exec("DELETE FROM repcloud_new.t WHERE id = 11").await;
     for id in (1..100).step_by(2) {
         live.owner.exec(&format!("UPDATE t SET v = v + 1 WHERE id = {id}")).await;
