@@ -16,27 +16,34 @@ use crate::pg::Session;
 /// Why an entry's condition goes with pgoutput only.
 pub(crate) const CONDITION: &str = "its `condition` is a row filter of the publication, which wal2json does not read; set plugin = \"pgoutput\"";
 
+/// How the stream reads already, or is told to: what needs no trial. `None`: it has not begun, and may go any way.
+pub(crate) async fn decided(options: &StreamOptions, source: &Session) -> Result<Option<Way>, FlowError> {
+    let capture = options.capture;
+    if capture.asked == Asked::Trigger {
+        return Ok(Some(Way::Triggers));
+    }
+    if let Some(slot) = facts::read_slot(source, &options.slot()).await? {
+        // With a slot of another plugin than the configured one, `start` stops.
+        let plugin = capture.plugin.or_else(|| Plugin::from_name(&slot.facts.plugin));
+        return Ok(Some(Way::Slot(plugin.unwrap_or_default())));
+    }
+    if capture.asked == Asked::Slot {
+        return Ok(Some(Way::Slot(capture.plugin.unwrap_or_default())));
+    }
+    let by_triggers = stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)?;
+    Ok(by_triggers.then_some(Way::Triggers))
+}
+
 /// How to read: as the stream does already, as configured, or in the first way that the server lets us go.
 pub(crate) async fn choose(
     options: &StreamOptions,
     source: &Session,
     events: &Events,
 ) -> Result<Way, FlowError> {
+    if let Some(way) = decided(options, source).await? {
+        return Ok(way);
+    }
     let capture = options.capture;
-    if capture.asked == Asked::Trigger {
-        return Ok(Way::Triggers);
-    }
-    if let Some(slot) = facts::read_slot(source, &options.slot()).await? {
-        // With a slot of another plugin than the configured one, `start` stops.
-        let plugin = capture.plugin.or_else(|| Plugin::from_name(&slot.facts.plugin));
-        return Ok(Way::Slot(plugin.unwrap_or_default()));
-    }
-    if capture.asked == Asked::Slot {
-        return Ok(Way::Slot(capture.plugin.unwrap_or_default()));
-    }
-    if stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)? {
-        return Ok(Way::Triggers);
-    }
     // What can be read need not be tried.
     let findings = publish::check_source(&setup::read_source(source).await?, 1);
     if !findings.is_empty() {

@@ -13,7 +13,7 @@ use crate::capture::trigger::stream_cleaner::clean;
 use crate::capture::trigger::stream_ticks::{self, StreamConsumer};
 use crate::capture::trigger::{QueueTable, StreamReader, StreamTable};
 use crate::capture::{CaptureError, Written};
-use crate::catalog::TableDef;
+use crate::catalog::{TableDef, TableKind};
 use crate::flow::error::FlowError;
 use crate::flow::facts::SlotRow;
 use crate::flow::first_rows::FirstRows;
@@ -23,7 +23,7 @@ use crate::flow::pipeline::BATCH_CHANGES;
 use crate::flow::slot::HeldSnapshot;
 use crate::flow::start::{SlotFacts, SystemFacts};
 use crate::flow::work::TableWork;
-use crate::model::{Events, Lsn, Oid, ReplicaIdentity};
+use crate::model::{Events, Lsn, Oid, ReplicaIdentity, quote_ident};
 use crate::pg::{self, Session};
 
 /// What the facts call the plugin of a stream by triggers.
@@ -102,44 +102,84 @@ pub(crate) async fn next_tick(source: &Session, options: &StreamOptions) -> Resu
 /// Of a table that may be captured: our role owns it.
 type Owned = Vec<(Oid, bool)>;
 
+/// Our role and its rights on a table: owner, TRIGGER, SELECT, rows hidden by row-level security, USAGE on the schema.
+const RIGHTS: &str = "\
+SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'TRIGGER'),
+       pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid),
+       pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), current_user::text
+  FROM pg_catalog.pg_class c WHERE c.oid = $1";
+
 /// What our rights are on each table, or everything that stands in the way.
 pub(crate) async fn check(
     options: &StreamOptions,
     source: &Session,
     work: &[TableWork],
 ) -> Result<Owned, FlowError> {
+    let (owned, findings) = examine(options, source, work).await?;
+    if findings.is_empty() { Ok(owned) } else { Err(FlowError::refused_by_source(&findings)) }
+}
+
+/// What our rights are on each table, and everything that stands in the way, with the statements that help.
+pub(crate) async fn examine(
+    options: &StreamOptions,
+    source: &Session,
+    work: &[TableWork],
+) -> Result<(Owned, Vec<Finding>), FlowError> {
     let mut findings = given(options);
     findings.extend(work.iter().filter(|w| w.entry.condition.is_some()).map(|w| {
         let problem =
             "a `condition` with capture = \"trigger\" is not built yet; take it away, or read a slot";
         Finding::new(&w.source.name, problem)
     }));
-    let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'TRIGGER'), \
-               pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = $1";
     let mut owned = Vec::new();
     for table in captured(work) {
-        let row = source.query_one(sql, &[&table.oid]).await.map_err(source_error)?;
+        if !matches!(table.kind, TableKind::Ordinary | TableKind::Partitioned) {
+            findings.push(Finding::new(&table.name, "it is not a table, and has no changes of its own"));
+            continue;
+        }
+        let row = source.query_one(RIGHTS, &[&table.oid]).await.map_err(source_error)?;
         let right = |index: usize| row.try_get::<_, bool>(index).map_err(source_error);
         owned.push((table.oid, right(0)?));
+        let role = quote_ident(row.try_get(5).map_err(source_error)?);
         let name = &table.name;
-        let mut finding = |problem: &str| findings.push(Finding::new(name, problem));
-        if !right(1)? {
-            finding("our role lacks the right TRIGGER on it");
-        }
-        if !right(2)? {
-            finding("our role lacks the right SELECT on it");
-        }
-        if right(3)? {
-            finding("row-level security hides rows from our role");
-        }
-        if table.persistence == 'u' {
-            finding("it is UNLOGGED: a crash of the source would empty it and its queue, and not the target");
+        let schema = quote_ident(&name.schema);
+        for (missing, problem, help) in [
+            (
+                !right(4)?,
+                "our role may not use its schema",
+                format!("GRANT USAGE ON SCHEMA {schema} TO {role}"),
+            ),
+            (
+                !right(1)?,
+                "our role lacks the right TRIGGER on it",
+                format!("GRANT TRIGGER ON {name} TO {role}"),
+            ),
+            (
+                !right(2)?,
+                "our role lacks the right SELECT on it",
+                format!("GRANT SELECT ON {name} TO {role}"),
+            ),
+            (
+                right(3)?,
+                "row-level security hides rows from our role",
+                format!("ALTER ROLE {role} BYPASSRLS"),
+            ),
+            (
+                table.persistence == 'u',
+                "it is UNLOGGED: a crash of the source would empty it and its queue, and not the target",
+                format!("ALTER TABLE {name} SET LOGGED"),
+            ),
+        ] {
+            if missing {
+                findings.push(Finding::new(name, problem).help(help));
+            }
         }
         if is_taken(source, table.oid).await? {
-            finding("a repack has its triggers on it; start again when that has ended");
+            let problem = "a repack has its triggers on it; start again when that has ended";
+            findings.push(Finding::new(name, problem));
         }
     }
-    if findings.is_empty() { Ok(owned) } else { Err(FlowError::refused_by_source(&findings)) }
+    Ok((owned, findings))
 }
 
 fn given(options: &StreamOptions) -> Vec<Finding> {

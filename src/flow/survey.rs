@@ -1,5 +1,6 @@
 //! What stands in the way of a stream, table by table, for somebody who asks before it is started. Nothing is changed.
 
+use crate::capture::auto::Way;
 use crate::capture::publish::{self, Finding, WantedTable};
 use crate::capture::reading::Plugin;
 use crate::capture::setup;
@@ -9,7 +10,7 @@ use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::resolve::{self, Configured};
 use crate::flow::work::{self, TableWork, TargetFinding};
-use crate::flow::{casts, facts, plugin};
+use crate::flow::{casts, facts, plugin, queues};
 use crate::model::{TableName, TablePattern};
 use crate::pg::Session;
 
@@ -24,9 +25,16 @@ pub struct SurveyedSource {
     pub findings: Vec<Finding>,
     /// No entry names it: a wildcard leaves it out where something keeps it from being replicated.
     pub by_wildcard: bool,
+    /// Of those that are captured by triggers: the tables that our role does not own, whose triggers cannot fire for replicated writes.
+    pub not_owned: Vec<TableDef>,
 }
 
-/// The source tables of a stream.
+/// The way in which this stream reads already, or is told to. `None`: it has not begun, and goes the first way that works.
+pub async fn decided_way(source: &Session, options: &StreamOptions) -> Result<Option<Way>, FlowError> {
+    plugin::decided(options, source).await
+}
+
+/// The source tables of a stream, judged by the way that the options ask for: triggers, or else a slot.
 pub async fn source_tables(
     source: &Session,
     options: &StreamOptions,
@@ -35,12 +43,21 @@ pub async fn source_tables(
     let request = |c: &Configured<'_>| resolve::request(c.entry, c.source.clone());
     let requests: Vec<TableRequest> = configured.iter().map(request).collect();
     let (wanted, missing) = setup::read_wanted(source, &requests).await?;
+    if options.by_triggers() {
+        return captured_tables(source, options, &configured, &wanted, &missing).await;
+    }
     let server = setup::read_source(source).await?;
     let facts = setup::read_table_facts(source, &wanted).await?;
     let given = match &options.publication {
         None => None,
         Some(name) => Some((name, setup::read_publications(source, std::slice::from_ref(name)).await?)),
     };
+    // Of a publication as a whole: said once, for all tables together.
+    let mut of_all: Vec<Finding> = given
+        .iter()
+        .flat_map(|(name, there)| publish::check_ready_made(name, there.first(), &server, &facts, &wanted))
+        .filter(|finding| finding.table.is_none())
+        .collect();
     let mut surveyed = Vec::new();
     for (request, configured) in requests.iter().zip(&configured) {
         let definition = wanted.iter().find(|w| w.table.name == request.name);
@@ -54,9 +71,12 @@ pub async fn source_tables(
                     .unwrap_or_default()
             }
             (Some(table), Some((name, there))) => {
-                publish::check_ready_made(name, there.first(), &server, &facts, std::slice::from_ref(table))
+                let one = std::slice::from_ref(table);
+                let found = publish::check_ready_made(name, there.first(), &server, &facts, one);
+                found.into_iter().filter(|finding| finding.table.is_some()).collect()
             }
         };
+        findings.append(&mut of_all);
         if options.plugin() == Plugin::Wal2json && request.condition.is_some() {
             findings.push(Finding::new(&request.name, plugin::CONDITION));
         }
@@ -64,7 +84,51 @@ pub async fn source_tables(
             table: request.name.clone(),
             definition: definition.cloned(),
             findings,
-            by_wildcard: !configured.entry.tables.contains(&TablePattern::Table(request.name.clone())),
+            by_wildcard: is_by_wildcard(configured),
+            not_owned: Vec::new(),
+        });
+    }
+    Ok(surveyed)
+}
+
+fn is_by_wildcard(configured: &Configured<'_>) -> bool {
+    !configured.entry.tables.contains(&TablePattern::Table(configured.source.clone()))
+}
+
+/// The source tables of a stream by triggers: no publication, no replica identity and no ownership is asked for.
+async fn captured_tables(
+    source: &Session,
+    options: &StreamOptions,
+    configured: &[Configured<'_>],
+    wanted: &[WantedTable],
+    missing: &[Finding],
+) -> Result<Vec<SurveyedSource>, FlowError> {
+    let mut surveyed = Vec::new();
+    for configured in configured {
+        let name = &configured.source;
+        let definition = wanted.iter().find(|w| w.table.name == *name);
+        let mut not_owned = Vec::new();
+        let findings = match definition {
+            None => missing.iter().filter(|f| f.table.as_ref() == Some(name)).cloned().collect(),
+            Some(wanted) => {
+                let work = TableWork {
+                    source: wanted.table.clone(),
+                    leaves: wanted.leaves.clone(),
+                    target: configured.target.clone(),
+                    entry: configured.entry.clone(),
+                };
+                let (owned, findings) = queues::examine(options, source, std::slice::from_ref(&work)).await?;
+                let is_not = |t: &&TableDef| owned.iter().any(|(oid, owned)| *oid == t.oid && !owned);
+                not_owned.extend(wanted.storage().iter().filter(is_not).cloned());
+                findings
+            }
+        };
+        surveyed.push(SurveyedSource {
+            table: name.clone(),
+            definition: definition.cloned(),
+            findings,
+            by_wildcard: is_by_wildcard(configured),
+            not_owned,
         });
     }
     Ok(surveyed)
@@ -90,7 +154,10 @@ pub async fn target_tables(
     let replica_role = facts::may_use_replica_role(target).await?;
     let mut surveyed = Vec::new();
     for configured in resolve::configured(source, options).await? {
-        let Some(work) = table_work(source, &configured).await? else { continue };
+        let Some(mut work) = table_work(source, &configured).await? else { continue };
+        if options.by_triggers() {
+            queues::knows_whole_rows(&mut work);
+        }
         let there = read_table(target, &work.target).await?;
         let findings = match &there {
             Some(there) => findings(target, &work, there, replica_role).await?,

@@ -242,17 +242,19 @@ async fn denied(client: &Client, table: &TableName, error: &ServerError) -> Resu
     let row = client.query_one(query, &[&table.schema, &table.table]).await.map_err(server(what))?;
     let text = |index| row.try_get::<_, &str>(index).map(quote_ident).map_err(server(what));
     let (role, database) = (text(0)?, text(1)?);
-    let mut finding = Finding::new(table, format!("its `condition` could not be tried: {error}"));
+    let mut grants = Vec::new();
     for (index, grant) in [
         (2, format!("GRANT USAGE ON SCHEMA {} TO {role}", quote_ident(&table.schema))),
         (3, format!("GRANT SELECT ON {table} TO {role}")),
         (4, format!("GRANT TEMPORARY ON DATABASE {database} TO {role}")),
     ] {
         if !row.try_get::<_, bool>(index).map_err(server(what))? {
-            finding = finding.help(grant);
+            grants.push(grant);
         }
     }
-    Ok(finding)
+    let finding = Finding::new(table, format!("its `condition` could not be tried: {error}"));
+    // All that are missing, not one of them.
+    Ok(if grants.is_empty() { finding } else { finding.help(grants.join("; ")) })
 }
 
 async fn probe(
