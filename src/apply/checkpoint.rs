@@ -69,7 +69,7 @@ impl From<tokio_postgres::Error> for StateError {
 }
 
 /// The version that `schema.sql` and what follows it make.
-const VERSION: i32 = 4;
+pub const VERSION: i32 = 4;
 
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {

@@ -2,44 +2,41 @@
 
 use super::finding::{Check, Level, Remedy};
 use super::platform::{Platform, list_names};
+use super::remedies::Need;
 use super::server::ServerFacts;
 use crate::capture::Plugin;
-use crate::capture::auto::{self, CaptureOptions, Tried, Way};
+use crate::capture::auto::{self, Tried, Way};
 use crate::pg::{ConnectOptions, PgError};
 
 /// The setting that lists the plugins a server loads, from the minor versions of August 2026 on.
 const PLUGINS: &str = "output_plugin_libraries";
 
-/// Tries the ways in order, up to the first that works. Gives its name, as `status` has it, and a check a way.
+/// Tries the ways in order, up to the first that works, and gives a check a way.
 pub(super) async fn try_ways(
     connect: &ConnectOptions,
-    options: CaptureOptions,
-    streams: bool,
+    ways: &[Way],
     facts: &ServerFacts,
-) -> Result<(Option<&'static str>, Vec<Check>), PgError> {
+) -> Result<(Option<Way>, Vec<Check>), PgError> {
     let mut checks = Vec::new();
-    let ways = options.ways();
-    for way in &ways {
+    for way in ways {
         let name = way.to_string();
-        match way {
-            Way::Slot(plugin) => match auto::try_slot(connect, *plugin).await? {
-                Ok(tried) => {
-                    checks.push(made(&name, tried));
-                    soften(&mut checks);
-                    return Ok((Some("slot"), checks));
-                }
-                Err(refused) => checks.push(judge(&name, *plugin, &refused.why, facts)),
-            },
-            // Streams do not read them yet: what they lack stays a failure.
-            Way::Triggers if streams => {}
-            Way::Triggers => {
-                checks.push(Check::ok(
-                    &name,
-                    "a repack needs ownership of the table and CREATE on the database, and no slot",
-                ));
+        let found = match way {
+            Way::Slot(plugin) => auto::try_slot(connect, *plugin)
+                .await?
+                .map(|tried| made(&name, tried))
+                .map_err(|refused| judge(&name, *plugin, &refused.why, facts)),
+            Way::Triggers => Ok(Check::ok(
+                &name,
+                "may be made by a role with TRIGGER and SELECT on a stream's tables, or that owns a table to repack; no slot is needed",
+            )),
+        };
+        match found {
+            Ok(check) => {
                 soften(&mut checks);
-                return Ok((Some("trigger"), checks));
+                checks.push(check);
+                return Ok((Some(*way), checks));
             }
+            Err(check) => checks.push(check),
         }
     }
     Ok((None, checks))
@@ -69,7 +66,7 @@ fn judge(name: &str, plugin: Plugin, why: &str, facts: &ServerFacts) -> Check {
         return check.help(listed(plugin, facts));
     }
     if why.contains("may not use replication slots") {
-        return check.help(facts.platform.replication(&facts.role));
+        return check.help(facts.mend(&Need::Replication(facts.role.clone())));
     }
     if why.contains("has no output plugin") {
         let package = match facts.platform {
@@ -96,7 +93,7 @@ fn listed(plugin: Plugin, facts: &ServerFacts) -> Remedy {
             names.push(name.to_owned());
         }
     }
-    facts.platform.list_setting(PLUGINS, &names)
+    facts.mend(&Need::List { name: PLUGINS, names })
 }
 
 #[cfg(test)]

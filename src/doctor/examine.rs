@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::finding::{Check, Level, Remedy};
+use super::own_schema::{self, OwnSchema};
 use super::platform::Platform;
-use super::server::{self, ServerFacts, Wanted};
-use super::{capture, leftovers, read, tables};
-use crate::capture::auto::Asked;
-use crate::capture::auto::CaptureOptions;
+use super::server::{self, ServerFacts};
+use super::ways::{self, Reading};
+use super::{leftovers, login, read, tables};
+use crate::capture::auto::{CaptureOptions, Way};
 use crate::flow::StreamOptions;
 use crate::pg::{self, ConnectOptions, PgError, Session};
 use crate::repack::options::RepackOptions;
@@ -36,18 +37,30 @@ pub struct Work {
     pub repack: Option<RepackOptions>,
 }
 
+impl Work {
+    /// Changes are read here.
+    pub(super) fn needs_changes(&self) -> bool {
+        !self.reads.is_empty() || self.repack.is_some()
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// The connection.
     pub name: String,
-    /// The way changes will be read: `slot` or `trigger`; `None`: none works, or none is needed.
-    pub capture: Option<&'static str>,
+    /// How each piece of work reads changes.
+    pub readings: Vec<Reading>,
     /// In the order of looking.
     pub checks: Vec<Check>,
 }
 
 impl Report {
+    /// The way changes are read: `slot` or `trigger`; `None`: none works, or none is needed.
+    pub fn capture(&self) -> Option<&'static str> {
+        self.readings.first().and_then(Reading::capture)
+    }
+
     /// Something that the configured work needs is missing.
     pub fn is_failed(&self) -> bool {
         self.checks.iter().any(|c| c.level == Level::Fail)
@@ -56,7 +69,7 @@ impl Report {
 
 /// Looks at everything. What cannot be asked is a failed check, and the rest goes on.
 pub async fn examine(work: &Work) -> Report {
-    let mut report = Report { name: work.name.clone(), capture: None, checks: Vec::new() };
+    let mut report = Report { name: work.name.clone(), readings: Vec::new(), checks: Vec::new() };
     if let Some(warning) = Platform::host_warning(&work.connect.host, work.connect.port) {
         report
             .checks
@@ -65,28 +78,26 @@ pub async fn examine(work: &Work) -> Report {
     let session = match pg::connect(&work.connect).await {
         Ok(session) => session,
         Err(error) => {
-            report.checks.push(unreachable(&error));
+            report.checks.push(login::unreachable(&error, &work.connect));
             return report;
         }
     };
     report.checks.push(Check::ok("reachable", work.connect.target()));
-    match limited("the server", read::server(&session)).await {
-        Ok(facts) => with_server(work, &session, &facts, &mut report).await,
-        Err(check) => report.checks.push(check),
+    let shared = limited("pooler", read::is_shared(&session, &work.connect)).await;
+    if matches!(shared, Ok(true)) {
+        // What it answers is another session's each time.
+        let text = "a pooler stands between, which gives each transaction another session";
+        report.checks.push(pooled(text));
+    } else {
+        report.checks.extend(shared.err());
+        match limited("the server", read::server(&session)).await {
+            Ok(facts) => with_server(work, &session, &facts, &mut report).await,
+            Err(check) => report.checks.push(check),
+        }
     }
     // Whether it ends politely is no finding.
     drop(session.close().await);
     report
-}
-
-fn unreachable(error: &PgError) -> Check {
-    let text = error.to_string();
-    let note = if text.contains("startup parameter") {
-        "a pooler stands between: give host and port of the server itself"
-    } else {
-        "check host, port, user, password and sslmode of the connection, the network, and the server's pg_hba.conf"
-    };
-    Check::fail("reachable", text).help(Remedy::note(note))
 }
 
 /// Runs one part with the limit; its failure is a check.
@@ -110,68 +121,106 @@ fn merge(report: &mut Report, found: Result<Vec<Check>, Check>) {
     }
 }
 
+fn pooled(text: &str) -> Check {
+    Check::fail("pooler", text).help(Remedy::note("give host and port of the server itself"))
+}
+
 async fn with_server(work: &Work, session: &Session, facts: &ServerFacts, report: &mut Report) {
-    let slots = limited("slots", slots_there(session)).await;
-    let there = slots.as_ref().ok();
-    let new = work.reads.iter().filter(|s| there.is_none_or(|t| !t.contains(&s.slot()))).count();
-    let reads = !work.reads.is_empty() || work.repack.is_some();
-    // A repack that is to read triggers needs nothing of the server; a stream cannot yet.
-    let triggers = work.capture.asked == Asked::Trigger && work.reads.is_empty();
-    let wanted = Wanted {
-        reads: reads && !triggers,
-        new_slots: i64::try_from(new).unwrap_or(i64::MAX - 16)
-            + i64::from(work.repack.is_some() && !triggers),
-        writes: !work.writes.is_empty(),
-        local: work.connect.is_unix(),
+    report.checks.extend(server::judge(facts, work.connect.is_unix()));
+    let schema = match limited("schema repcloud", own_schema::read(session)).await {
+        Ok(schema) => schema,
+        Err(check) => {
+            report.checks.push(check);
+            None
+        }
     };
-    report.checks.extend(server::judge(facts, wanted));
-    let decodes = facts.setting("wal_level") == Some("logical") || triggers;
-    if reads && decodes && !facts.in_recovery {
-        read_changes(work, facts, report).await;
+    let readable = schema.as_ref().is_none_or(|s| s.usable && s.strangers.is_empty());
+    let ways = match limited("capture", read_changes(work, session, facts, readable)).await {
+        Ok(ways) => ways,
+        Err(check) => {
+            report.checks.push(of_capture(check));
+            ways::Ways::default()
+        }
+    };
+    report.checks.extend(ways.checks.iter().cloned());
+    report.readings = ways.readings(work);
+    if report.readings.iter().any(|r| matches!(r.way, Some(Way::Slot(_)))) {
+        match limited("pooler", read::is_pooled(&work.connect)).await {
+            Ok(false) => report.checks.push(Check::ok("pooler", "none in between")),
+            Ok(true) => {
+                report.checks.push(pooled("a pooler stands between, and a stream needs a session of its own"))
+            }
+            Err(check) => report.checks.push(of_capture(check)),
+        }
+    } else {
+        report.checks.push(Check::ok("pooler", "none that shares sessions"));
     }
-    if work.repack.is_some() && !facts.may_create {
-        let (role, database) =
-            (crate::model::quote_ident(&facts.role), crate::model::quote_ident(&facts.database));
-        report.checks.push(
-            Check::fail("publication", format!("role {role} may not make one in database {database}"))
-                .help(Remedy::run([format!("GRANT CREATE ON DATABASE {database} TO {role}")])),
-        );
-    }
-    for options in &work.reads {
-        merge(report, limited("source tables", tables::source(session, options)).await);
+    merge(report, Ok(state_here(work, facts, &ways, schema.as_ref())));
+    for (index, options) in work.reads.iter().enumerate() {
+        let way = ways.streams.get(index).copied().flatten();
+        let found = limited("source tables", tables::source(session, facts, options, way)).await;
+        let failed = found.as_ref().is_ok_and(|checks| checks.iter().any(|c| c.level == Level::Fail));
+        merge(report, found);
+        if way.is_none() || failed && way != Some(Way::Triggers) {
+            merge(report, Ok(by_triggers(session, facts, options).await.into_iter().collect()));
+        }
     }
     for options in &work.writes {
         merge(report, written(session, facts, options).await);
     }
     if let Some(options) = &work.repack {
-        merge(report, limited("tables to repack", tables::repack(session, options)).await);
+        merge(report, limited("tables to repack", tables::repack(session, facts, options)).await);
     }
-    merge(report, limited("leftovers", left(work, session)).await);
+    if readable {
+        merge(report, limited("leftovers", left(work, session)).await);
+    }
 }
 
-async fn read_changes(work: &Work, facts: &ServerFacts, report: &mut Report) {
-    match limited("capture", capture::try_ways(&work.connect, work.capture, !work.reads.is_empty(), facts))
-        .await
-    {
-        Ok((way, checks)) => {
-            report.capture = way;
-            report.checks.extend(checks);
-            if way == Some("slot") {
-                match limited("pooler", read::is_pooled(&work.connect)).await {
-                    Ok(false) => report.checks.push(Check::ok("pooler", "none in between")),
-                    Ok(true) => report.checks.push(
-                        Check::fail(
-                            "pooler",
-                            "a pooler stands between, and a stream needs a session of its own",
-                        )
-                        .help(Remedy::note("give host and port of the server itself")),
-                    ),
-                    Err(check) => report.checks.push(check),
-                }
-            }
-        }
-        Err(check) => report.checks.push(check),
+async fn read_changes(
+    work: &Work,
+    session: &Session,
+    facts: &ServerFacts,
+    readable: bool,
+) -> Result<ways::Ways, crate::flow::FlowError> {
+    let slots = slots_there(session).await.map_err(crate::flow::FlowError::Source)?;
+    ways::find(work, session, facts, &slots, readable).await
+}
+
+/// A pooler that knows no replication refuses its start-up parameter.
+fn of_capture(check: Check) -> Check {
+    match check.detail.contains("startup parameter") {
+        true => pooled(&format!(
+            "a pooler stands between, which takes no replication connection ({})",
+            check.detail
+        )),
+        false => check,
     }
+}
+
+/// Schema `repcloud` where our state is kept, and the schemas of a repack.
+fn state_here(work: &Work, facts: &ServerFacts, ways: &ways::Ways, schema: Option<&OwnSchema>) -> Vec<Check> {
+    let triggers = ways.streams.contains(&Some(Way::Triggers));
+    let mut checks = Vec::new();
+    // A stream of a slot has nothing here, but looks whether there is.
+    if triggers || work.repack.is_some() || !work.writes.is_empty() || schema.is_some_and(|s| !s.usable) {
+        checks = own_schema::judge(facts, schema);
+    }
+    if work.repack.is_some() && !facts.may_create {
+        let check = own_schema::create_on_database(facts);
+        if !checks.contains(&check) {
+            checks.push(check);
+        }
+    }
+    checks
+}
+
+/// Said where a slot asks for more than the role has, and triggers would not.
+async fn by_triggers(session: &Session, facts: &ServerFacts, options: &StreamOptions) -> Option<Check> {
+    let found = tables::source(session, facts, options, Some(Way::Triggers)).await.ok()?;
+    let name = format!("stream to {} by triggers", options.key.target);
+    let text = "the tables need nothing more for it: set capture = \"trigger\" on this connection";
+    let all = facts.may_create && !facts.in_recovery && found.iter().all(|c| c.level != Level::Fail);
+    all.then(|| Check::ok(&name, text))
 }
 
 /// The target side of a stream; the source is asked which tables there are.

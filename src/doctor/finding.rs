@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::statements::{shape, split};
+
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -52,6 +54,33 @@ impl Remedy {
         self.note = Some(note.into());
         self
     }
+
+    /// What another room advises: statements, each by itself, any one of which does. Several that belong together are divided by
+    /// semicolons, and shown where they are the only way.
+    pub fn one_of(advised: Vec<String>) -> Self {
+        match advised.as_slice() {
+            [only] => Remedy::run(split(only)),
+            _ => Remedy { statements: advised, one_of: true, note: None },
+        }
+    }
+
+    /// Statements of a shape that nobody has tried become advice to read.
+    fn tried(mut self) -> Self {
+        let (known, unknown): (Vec<String>, Vec<String>) =
+            self.statements.into_iter().partition(|s| shape(s).is_some());
+        self.statements = known;
+        if !unknown.is_empty() {
+            let advice = unknown.join(if self.one_of { ", or " } else { ", then " });
+            let before = match (self.statements.is_empty(), self.one_of) {
+                (true, _) => "",
+                (false, true) => "or ",
+                (false, false) => "then ",
+            };
+            let after = self.note.map(|note| format!("; {note}")).unwrap_or_default();
+            self.note = Some(format!("{before}{advice}{after}"));
+        }
+        self
+    }
 }
 
 impl fmt::Display for Remedy {
@@ -99,7 +128,7 @@ impl Check {
     /// With what mends it.
     #[must_use]
     pub fn help(mut self, remedy: Remedy) -> Self {
-        self.remedy = Some(remedy);
+        self.remedy = Some(remedy.tried());
         self
     }
 }
@@ -115,5 +144,19 @@ mod tests {
         assert_eq!(Remedy { one_of: true, ..both.clone() }.to_string(), "run: A; or: B;");
         assert_eq!(both.and("and restart").to_string(), "run: A; B; and restart");
         assert_eq!(Remedy::note("in the console").to_string(), "in the console");
+    }
+
+    #[test]
+    fn a_statement_that_nobody_has_tried_is_advice() {
+        let shown = |remedy| Check::fail("x", "y").help(remedy).remedy.unwrap().to_string();
+        assert_eq!(shown(Remedy::run(["ALTER ROLE a REPLICATION"])), "run: ALTER ROLE a REPLICATION;");
+        assert_eq!(shown(Remedy::run(["DROP DATABASE a"])), "DROP DATABASE a");
+        let ways = vec!["ALTER TABLE a.b SET LOGGED".to_owned(), "set capture = \"trigger\"".to_owned()];
+        assert_eq!(
+            shown(Remedy::one_of(ways)),
+            "run: ALTER TABLE a.b SET LOGGED; or set capture = \"trigger\""
+        );
+        let both = vec!["DROP PUBLICATION a; ALTER ROLE a REPLICATION".to_owned()];
+        assert_eq!(shown(Remedy::one_of(both)), "run: DROP PUBLICATION a; ALTER ROLE a REPLICATION;");
     }
 }

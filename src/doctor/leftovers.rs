@@ -18,6 +18,11 @@ pub(super) enum Leftover {
     Publication(String),
     /// A table of a repack in schema repcloud_new, or an old one in repcloud_old.
     Table(String),
+    /// A stream by triggers, as it is called where its queues are, and how many it has.
+    Reader {
+        name: String,
+        queues: i64,
+    },
 }
 
 const SLOTS: &str = "\
@@ -36,7 +41,13 @@ SELECT format('%I.%I', n.nspname, c.relname)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname IN ('repcloud_new', 'repcloud_old') AND c.relkind IN ('r', 'p') ORDER BY 1";
 
-/// Reads them.
+const READERS_THERE: &str = "\
+SELECT coalesce((SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_catalog.pg_class c
+                  WHERE c.oid = pg_catalog.to_regclass('repcloud.reads')), false)";
+
+const READERS: &str = "SELECT consumer, count(*) FROM repcloud.reads GROUP BY 1 ORDER BY 1";
+
+/// Reads them. Schema `repcloud` must be ours to use, or not be there.
 pub(super) async fn read(session: &Session) -> Result<Vec<Leftover>, PgError> {
     let mut found = Vec::new();
     for row in session.query(SLOTS, &[]).await? {
@@ -47,6 +58,11 @@ pub(super) async fn read(session: &Session) -> Result<Vec<Leftover>, PgError> {
     }
     for row in session.query(TABLES, &[]).await? {
         found.push(Leftover::Table(row.try_get(0)?));
+    }
+    if session.query_one(READERS_THERE, &[]).await?.try_get(0)? {
+        for row in session.query(READERS, &[]).await? {
+            found.push(Leftover::Reader { name: row.try_get(0)?, queues: row.try_get(1)? });
+        }
     }
     Ok(found)
 }
@@ -81,7 +97,18 @@ pub(super) fn judge(
                 let drop = Remedy::note(format!("repcloud drop-schema --connection {connection}"));
                 checks.push(Check::warn(&format!("table {name}"), "a repack has left it").help(drop));
             }
-            Leftover::Slot { .. } | Leftover::Publication(_) | Leftover::Table(_) => {}
+            Leftover::Reader { name, queues } if !slots.contains(name) => {
+                let text = format!(
+                    "triggers fill queues of {queues} tables for it, which every write pays for, and nothing that is configured reads them"
+                );
+                let help =
+                    "put its [[replicate]] entry back, then repcloud drop-table for each of its tables";
+                checks.push(Check::warn(&format!("stream {name}"), text).help(Remedy::note(help)));
+            }
+            Leftover::Slot { .. }
+            | Leftover::Publication(_)
+            | Leftover::Table(_)
+            | Leftover::Reader { .. } => {}
         }
     }
     if checks.is_empty() {
@@ -102,12 +129,13 @@ mod tests {
             Leftover::Publication("repcloud_a__b".into()),
             Leftover::Publication("repcloud_a__b_ins".into()),
             Leftover::Table("repcloud_new.t".into()),
+            Leftover::Reader { name: "repcloud_a__b".into(), queues: 2 },
         ];
         let slots = ["repcloud_a__b".to_owned()].into();
         let judged = judge(&found, &slots, true, "prod");
         assert_eq!((judged.len(), judged[0].level), (1, Level::Ok));
         let judged = judge(&found, &BTreeSet::new(), false, "prod");
-        assert_eq!(judged.iter().filter(|c| c.level == Level::Warn).count(), 4);
+        assert_eq!(judged.iter().filter(|c| c.level == Level::Warn).count(), 5);
         assert!(judged[0].detail.contains("3 MB"), "{judged:?}");
     }
 }

@@ -1,8 +1,4 @@
-//! Where a server runs, and how things are set there. Pure. What is known of each platform, and from where:
-//! `proto-notes/privileges.md`.
-
-use super::finding::Remedy;
-use crate::model::quote_ident;
+//! Where a server runs. Pure. What is known of each platform, and from where: `proto-notes/privileges.md`.
 
 /// Who runs the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +28,7 @@ pub(super) struct Traits {
     pub(super) roles: Vec<String>,
     /// A function `aurora_version` exists.
     pub(super) aurora: bool,
-    /// Schema `heroku_ext` exists.
+    /// Schema `heroku_ext` or `_heroku` exists.
     pub(super) heroku: bool,
 }
 
@@ -52,7 +48,7 @@ pub(super) fn detect(traits: &Traits) -> Platform {
     if traits.heroku {
         return Platform::Heroku;
     }
-    if traits.aurora {
+    if traits.aurora && has("rds_superuser") {
         return Platform::Aurora;
     }
     [
@@ -96,6 +92,18 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 impl Platform {
+    /// All of them.
+    pub const ALL: [Platform; 8] = [
+        Platform::Plain,
+        Platform::Rds,
+        Platform::Aurora,
+        Platform::CloudSql,
+        Platform::Azure,
+        Platform::Supabase,
+        Platform::Neon,
+        Platform::Heroku,
+    ];
+
     /// As people call it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -110,80 +118,7 @@ impl Platform {
         }
     }
 
-    /// Turns logical decoding on.
-    pub(super) fn logical_decoding(self) -> Remedy {
-        match self {
-            Platform::Plain => {
-                Remedy::run(["ALTER SYSTEM SET wal_level = 'logical'"]).and("and restart the server")
-            }
-            Platform::Rds => Remedy::note(
-                "set rds.logical_replication = 1 in the instance's DB parameter group and reboot the instance",
-            ),
-            Platform::Aurora => Remedy::note(
-                "set rds.logical_replication = 1 in the DB cluster parameter group and reboot the writer",
-            ),
-            Platform::CloudSql => {
-                Remedy::note("set the database flag cloudsql.logical_decoding = on; the instance restarts")
-            }
-            Platform::Azure => Remedy::note(
-                "set the server parameter wal_level = LOGICAL in the portal and restart the server",
-            ),
-            Platform::Supabase => Remedy::note(
-                "wal_level is logical on Supabase unless it was overridden: remove the override (supabase postgres-config)",
-            ),
-            Platform::Neon => Remedy::note("enable logical replication in the project's settings"),
-            Platform::Heroku => Remedy::note("Heroku has no logical replication: set capture = \"trigger\""),
-        }
-    }
-
-    /// Lets `role` use slots.
-    pub(super) fn replication(self, role: &str) -> Remedy {
-        let role = quote_ident(role);
-        match self {
-            Platform::Rds | Platform::Aurora => Remedy::run([format!("GRANT rds_replication TO {role}")]),
-            Platform::CloudSql => Remedy::run([format!("ALTER ROLE {role} REPLICATION")])
-                .and("as a role that is a member of cloudsqlsuperuser"),
-            Platform::Azure => {
-                Remedy::run([format!("ALTER ROLE {role} REPLICATION")]).and("as the server's administrator")
-            }
-            Platform::Supabase => {
-                Remedy::run([format!("ALTER ROLE {role} REPLICATION")]).and("as role postgres")
-            }
-            Platform::Neon => Remedy::run([format!("ALTER ROLE {role} REPLICATION")])
-                .and("or use a role made in the console, which has it"),
-            Platform::Heroku => Remedy::note("Heroku has no logical replication: set capture = \"trigger\""),
-            Platform::Plain => Remedy::run([format!("ALTER ROLE {role} REPLICATION")]),
-        }
-    }
-
-    /// Sets a server's parameter to a single value.
-    pub(super) fn setting(self, name: &str, value: &str, restart: bool) -> Remedy {
-        self.parameter(format!("ALTER SYSTEM SET {name} = {}", literal(value)), name, value, restart)
-    }
-
-    /// Sets a server's parameter to a list of names.
-    pub(super) fn list_setting(self, name: &str, names: &[String]) -> Remedy {
-        self.parameter(alter_system_list(name, names), name, &names.join(", "), false)
-    }
-
-    fn parameter(self, statement: String, name: &str, value: &str, restart: bool) -> Remedy {
-        let then = if restart { "; it needs a restart" } else { "" };
-        let by_console = |place: &str| Remedy::note(format!("set {name} = {value} in {place}{then}"));
-        match self {
-            Platform::Plain if restart => Remedy::run([statement]).and("and restart the server"),
-            Platform::Plain => Remedy::run([statement, "SELECT pg_catalog.pg_reload_conf()".to_owned()]),
-            Platform::Rds => by_console("the instance's DB parameter group"),
-            Platform::Aurora => by_console("the DB cluster parameter group"),
-            Platform::CloudSql => by_console("the instance's database flags"),
-            Platform::Azure => by_console("the server parameters of the portal"),
-            Platform::Supabase => by_console("the database's settings (supabase postgres-config update)"),
-            Platform::Neon | Platform::Heroku => {
-                Remedy::note(format!("{} sets {name} itself; ask its support for {value}", self.as_str()))
-            }
-        }
-    }
-
-    /// The console's part where the server's own setting is not the one to change.
+    /// What a host name or port says of a pooler.
     pub(super) fn host_warning(host: &str, port: u16) -> Option<&'static str> {
         if host.contains(".pooler.supabase.com") || (host.contains(".supabase.") && port == 6543) {
             return Some(
@@ -206,15 +141,25 @@ mod tests {
 
     #[test]
     fn each_platform_is_known_by_what_it_makes() {
-        let with = |role: &str| Traits { roles: vec![role.to_owned()], ..Traits::default() };
-        assert_eq!(detect(&Traits::default()), Platform::Plain);
-        assert_eq!(detect(&with("rds_superuser")), Platform::Rds);
-        assert_eq!(detect(&Traits { aurora: true, ..with("rds_superuser") }), Platform::Aurora);
-        assert_eq!(detect(&with("cloudsqlsuperuser")), Platform::CloudSql);
-        assert_eq!(detect(&with("azure_pg_admin")), Platform::Azure);
-        assert_eq!(detect(&with("supabase_admin")), Platform::Supabase);
-        assert_eq!(detect(&with("neon_superuser")), Platform::Neon);
-        assert_eq!(detect(&Traits { heroku: true, ..with("rds_superuser") }), Platform::Heroku);
+        for (roles, aurora, heroku, expected) in [
+            (&[][..], false, false, Platform::Plain),
+            (&["rds_superuser", "rds_replication"], false, false, Platform::Rds),
+            (&["rds_superuser", "rds_replication"], true, false, Platform::Aurora),
+            (&["cloudsqlsuperuser"], false, false, Platform::CloudSql),
+            (&["azure_pg_admin"], false, false, Platform::Azure),
+            (&["supabase_admin"], false, false, Platform::Supabase),
+            (&["neon_superuser"], false, false, Platform::Neon),
+            // Heroku runs on Amazon's machines, and its customers see nothing of that.
+            (&["rds_superuser"], false, true, Platform::Heroku),
+            (&[], false, true, Platform::Heroku),
+            // A function of this name is nobody's proof.
+            (&[], true, false, Platform::Plain),
+            // A role that somebody made for his own purposes.
+            (&["rds_replication"], false, false, Platform::Plain),
+        ] {
+            let roles = roles.iter().map(|r| (*r).to_owned()).collect();
+            assert_eq!(detect(&Traits { roles, aurora, heroku }), expected);
+        }
     }
 
     #[test]
@@ -227,18 +172,6 @@ mod tests {
             alter_system_list("output_plugin_libraries", &names),
             "ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'wal2json', 'it''s'"
         );
-    }
-
-    #[test]
-    fn only_a_plain_server_is_told_to_alter_its_system() {
-        use Platform::{Aurora, Azure, CloudSql, Heroku, Neon, Plain, Rds, Supabase};
-        for platform in [Rds, Aurora, CloudSql, Azure, Supabase, Neon, Heroku] {
-            assert_eq!(platform.setting("wal_sender_timeout", "60s", false).statements, Vec::<String>::new());
-            assert_eq!(platform.logical_decoding().statements, Vec::<String>::new());
-            assert!(platform.setting("wal_sender_timeout", "60s", false).note.is_some());
-        }
-        assert_eq!(Plain.setting("a", "b", false).statements.len(), 2);
-        assert_eq!(Rds.replication("App").statements, ["GRANT rds_replication TO \"App\""]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::finding::{Check, Remedy};
 use super::platform::Platform;
+use super::remedies::{Need, remedy};
 use crate::model::quote_ident;
 
 /// What a server says of itself.
@@ -20,26 +21,17 @@ pub(super) struct ServerFacts {
     pub(super) encoding: String,
     /// CREATE on the database.
     pub(super) may_create: bool,
+    /// `default_transaction_read_only`, for our role in this database.
+    pub(super) read_only: bool,
     pub(super) slots_used: i64,
     pub(super) senders_used: i64,
     /// Those that the version has, as `pg_settings` writes them.
     pub(super) settings: BTreeMap<String, String>,
     pub(super) platform: Platform,
+    /// Roles that are superusers.
+    pub(super) superusers: Vec<String>,
     /// Seconds that its clock is ahead of ours.
     pub(super) skew: f64,
-}
-
-/// What the configured work wants of the connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Changes are read here.
-    pub(super) reads: bool,
-    /// Slots that have to be made for it.
-    pub(super) new_slots: i64,
-    /// Rows are written here.
-    pub(super) writes: bool,
-    /// The connection goes over a Unix socket.
-    pub(super) local: bool,
 }
 
 impl ServerFacts {
@@ -50,26 +42,44 @@ impl ServerFacts {
     fn number(&self, name: &str) -> Option<i64> {
         self.setting(name)?.parse().ok()
     }
+
+    /// What mends it on this platform.
+    pub(super) fn mend(&self, need: &Need) -> Remedy {
+        remedy(self.platform, need)
+    }
+
+    /// Whoever is given this role's rights is given the whole server.
+    pub(super) fn is_superuser(&self, role: &str) -> bool {
+        self.superusers.iter().any(|name| name == role)
+    }
+
+    /// A slot can be made here, if our role may.
+    pub(super) fn decodes(&self) -> bool {
+        !self.in_recovery && self.setting("wal_level") == Some("logical")
+    }
 }
 
-/// Everything that does not depend on tables.
-pub(super) fn judge(facts: &ServerFacts, wanted: Wanted) -> Vec<Check> {
-    let mut checks = vec![tls(facts, wanted), version(facts), platform(facts), role(facts), clock(facts)];
+/// What every kind of work needs. `local`: the connection goes over a Unix socket.
+pub(super) fn judge(facts: &ServerFacts, local: bool) -> Vec<Check> {
+    let mut checks = vec![tls(facts, local), version(facts), platform(facts), role(facts), clock(facts)];
     checks.push(primary(facts));
-    if wanted.reads {
-        checks.push(wal_level(facts));
-        checks.extend(room(facts, wanted.new_slots));
-        checks.push(retention(facts));
-        checks.extend(slot_timeouts(facts));
-        checks.push(failover(facts));
-    }
-    checks.extend(transaction_timeout(facts));
+    checks.extend(read_only(facts));
     checks
 }
 
-fn tls(facts: &ServerFacts, wanted: Wanted) -> Check {
+/// What slots need; `new` of them have to be made.
+pub(super) fn judge_slots(facts: &ServerFacts, new: i64) -> Vec<Check> {
+    let mut checks = vec![wal_level(facts)];
+    checks.extend(room(facts, new));
+    checks.push(retention(facts));
+    checks.extend(slot_timeouts(facts));
+    checks.push(failover(facts));
+    checks
+}
+
+fn tls(facts: &ServerFacts, local: bool) -> Check {
     const NAME: &str = "tls";
-    match (facts.is_tls, wanted.local) {
+    match (facts.is_tls, local) {
         (true, _) => Check::ok(NAME, "the connection is encrypted"),
         (false, true) => Check::ok(NAME, "a Unix socket needs none"),
         (false, false) => {
@@ -126,27 +136,40 @@ fn primary(facts: &ServerFacts) -> Check {
     }
 }
 
+fn read_only(facts: &ServerFacts) -> Option<Check> {
+    const NAME: &str = "default_transaction_read_only";
+    let statement = format!(
+        "ALTER ROLE {} IN DATABASE {} SET {NAME} = off",
+        quote_ident(&facts.role),
+        quote_ident(&facts.database)
+    );
+    // Not overruled: it may be there to keep a full disk from filling up.
+    facts.read_only.then(|| {
+        let text = "on: our transactions could write nothing, not even what they remember";
+        Check::fail(NAME, text).help(
+            Remedy::run([statement])
+                .and("once there is room: managed services turn it on when the disk is nearly full"),
+        )
+    })
+}
+
 fn wal_level(facts: &ServerFacts) -> Check {
     let level = facts.setting("wal_level").unwrap_or("unknown");
     match level {
         "logical" => Check::ok("wal_level", "logical"),
         level => Check::fail("wal_level", format!("{level}, and a slot needs logical"))
-            .help(facts.platform.logical_decoding()),
+            .help(facts.mend(&Need::LogicalDecoding)),
     }
 }
 
 fn room(facts: &ServerFacts, new: i64) -> Vec<Check> {
-    let one = |name: &str, used: i64, what: &str| {
+    let one = |name: &'static str, used: i64, what: &str| {
         let limit = facts.number(name).unwrap_or(0);
         let free = limit - used;
         let text = format!("{used} of {limit} {what} in use, {new} more wanted");
         match free >= new {
             true => Check::ok(name, text),
-            false => Check::fail(name, text).help(facts.platform.setting(
-                name,
-                &(used + new + 5).to_string(),
-                true,
-            )),
+            false => Check::fail(name, text).help(facts.mend(&Need::number(name, used + new + 5, true))),
         }
     };
     vec![
@@ -167,7 +190,7 @@ fn retention(facts: &ServerFacts) -> Check {
             NAME,
             "no limit: while a stream stands still the server keeps all WAL, until the disk is full",
         )
-        .help(facts.platform.setting(NAME, "50GB", false)),
+        .help(facts.mend(&Need::measure(NAME, "50GB", 51_200))),
     }
 }
 
@@ -178,11 +201,11 @@ fn slot_timeouts(facts: &ServerFacts) -> Vec<Check> {
     checks.push(match facts.number(SENDER) {
         Some(0) => {
             Check::warn(SENDER, "0: the server never notices that we are gone, and the slot stays taken")
-                .help(facts.platform.setting(SENDER, "60s", false))
+                .help(facts.mend(&Need::measure(SENDER, "60s", 60_000)))
         }
         Some(ms) if ms < SHORTEST => {
             Check::warn(SENDER, format!("{ms} ms: a short pause of the network ends the stream"))
-                .help(facts.platform.setting(SENDER, "60s", false))
+                .help(facts.mend(&Need::measure(SENDER, "60s", 60_000)))
         }
         ms => Check::ok(SENDER, format!("{} s", ms.unwrap_or(60_000) / 1000)),
     });
@@ -192,24 +215,10 @@ fn slot_timeouts(facts: &ServerFacts) -> Vec<Check> {
         Some(0) => checks.push(Check::ok(IDLE, "no limit")),
         Some(_) => checks.push(
             Check::warn(IDLE, "a stream that is stopped for longer than this loses its slot")
-                .help(facts.platform.setting(IDLE, "0", false)),
+                .help(facts.mend(&Need::measure(IDLE, "0", 0))),
         ),
     }
     checks
-}
-
-/// From version 17 on; every other limit of sessions is pinned by ours.
-fn transaction_timeout(facts: &ServerFacts) -> Option<Check> {
-    const NAME: &str = "transaction_timeout";
-    match facts.number(NAME)? {
-        0 => Some(Check::ok(NAME, "no limit")),
-        ms => {
-            let statement = format!("ALTER ROLE {} SET {NAME} = 0", quote_ident(&facts.role));
-            let text =
-                format!("{ms} ms: the transaction that holds the copy's snapshot would be ended by it");
-            Some(Check::fail(NAME, text).help(Remedy::run([statement])))
-        }
-    }
 }
 
 fn failover(facts: &ServerFacts) -> Check {
@@ -246,24 +255,22 @@ pub(super) mod tests {
             in_recovery: false,
             encoding: "UTF8".into(),
             may_create: true,
+            read_only: false,
             slots_used: 0,
             senders_used: 0,
             settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             platform: Platform::Plain,
+            superusers: vec!["postgres".into()],
             skew: 0.1,
         }
     }
 
-    fn reads() -> Wanted {
-        Wanted { reads: true, new_slots: 1, ..Wanted::default() }
+    fn all(facts: &ServerFacts) -> Vec<Check> {
+        judge(facts, false).into_iter().chain(judge_slots(facts, 1)).collect()
     }
 
     fn not_ok(facts: &ServerFacts) -> Vec<(String, Level)> {
-        judge(facts, reads())
-            .into_iter()
-            .filter(|c| c.level != Level::Ok)
-            .map(|c| (c.check, c.level))
-            .collect()
+        all(facts).into_iter().filter(|c| c.level != Level::Ok).map(|c| (c.check, c.level)).collect()
     }
 
     #[test]
@@ -288,24 +295,25 @@ pub(super) mod tests {
             (set("wal_sender_timeout", "0"), "wal_sender_timeout", Level::Warn),
             (set("wal_sender_timeout", "500"), "wal_sender_timeout", Level::Warn),
             (set("idle_replication_slot_timeout", "60"), "idle_replication_slot_timeout", Level::Warn),
-            (set("transaction_timeout", "1000"), "transaction_timeout", Level::Fail),
+            (
+                ServerFacts { read_only: true, version: 180_000, ..facts() },
+                "default_transaction_read_only",
+                Level::Fail,
+            ),
             (ServerFacts { in_recovery: true, version: 180_000, ..facts() }, "primary", Level::Fail),
             (ServerFacts { is_tls: false, version: 180_000, ..facts() }, "tls", Level::Warn),
             (ServerFacts { superuser: true, version: 180_000, ..facts() }, "role", Level::Warn),
             (ServerFacts { skew: -7.0, version: 180_000, ..facts() }, "clock", Level::Warn),
         ] {
             assert_eq!(not_ok(&facts), [(check.to_owned(), level)]);
-            assert!(
-                judge(&facts, reads()).iter().all(|c| c.level == Level::Ok || c.remedy.is_some()),
-                "{check}"
-            );
+            assert!(all(&facts).iter().all(|c| c.level == Level::Ok || c.remedy.is_some()), "{check}");
         }
     }
 
     #[test]
-    fn a_database_that_is_only_written_to_needs_no_slot() {
+    fn without_slots_their_settings_do_not_count() {
         let facts = ServerFacts { settings: BTreeMap::new(), ..facts() };
-        let checks = judge(&facts, Wanted { writes: true, ..Wanted::default() });
+        let checks = judge(&facts, true);
         assert!(checks.iter().all(|c| c.level == Level::Ok), "{checks:?}");
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::finding::{Check, Remedy};
+use super::own_schema::create_on_database;
+use super::remedies::Need;
 use super::server::ServerFacts;
 use crate::model::{Oid, TableName, quote_ident};
 use crate::pg::{PgError, Session};
@@ -10,8 +12,6 @@ use crate::pg::{PgError, Session};
 /// Our rights on what a stream writes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TargetFacts {
-    /// Of schema `repcloud`: USAGE and CREATE; `None`: it is not there.
-    pub(super) own_schema: Option<bool>,
     /// Of each schema that is there: USAGE and CREATE.
     pub(super) schemas: BTreeMap<String, (bool, bool)>,
     /// Of each table that is there: what is missing of SELECT, INSERT, UPDATE, DELETE, TRUNCATE.
@@ -38,15 +38,10 @@ pub(super) async fn read(
     tables: &BTreeSet<TableName>,
     replica_role: bool,
 ) -> Result<TargetFacts, PgError> {
-    let mut names: Vec<&str> = tables.iter().map(|t| t.schema.as_str()).collect();
-    names.push("repcloud");
+    let names: Vec<&str> = tables.iter().map(|t| t.schema.as_str()).collect();
     let mut facts = TargetFacts { replica_role, ..TargetFacts::default() };
     for row in session.query(SCHEMAS, &[&names]).await? {
-        let (name, usage, create): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        match name.as_str() {
-            "repcloud" => facts.own_schema = Some(usage && create),
-            _ => drop(facts.schemas.insert(name, (usage, create))),
-        }
+        facts.schemas.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
     }
     let schemas: Vec<&str> = tables.iter().map(|t| t.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|t| t.table.as_str()).collect();
@@ -60,7 +55,7 @@ pub(super) async fn read(
 /// What is missing to write to these tables.
 pub(super) fn judge(server: &ServerFacts, facts: &TargetFacts, tables: &BTreeSet<TableName>) -> Vec<Check> {
     let role = quote_ident(&server.role);
-    let mut checks = vec![own_schema(server, facts, &role)];
+    let mut checks = Vec::new();
     let mut schemas_told = BTreeSet::new();
     for table in tables {
         match (facts.tables.get(table), facts.schemas.get(&table.schema)) {
@@ -79,33 +74,13 @@ pub(super) fn judge(server: &ServerFacts, facts: &TargetFacts, tables: &BTreeSet
             }
             (None, None) => {
                 if schemas_told.insert(&table.schema) && !server.may_create {
-                    let name = format!("schema {}", quote_ident(&table.schema));
-                    checks.push(
-                        Check::fail(&name, format!("it is not there, and role {role} may not make it"))
-                            .help(create_on_database(server, &role)),
-                    );
+                    checks.push(create_on_database(server));
                 }
             }
         }
     }
-    checks.push(replica_role(server, facts, &role));
+    checks.push(replica_role(server, facts));
     checks
-}
-
-fn create_on_database(server: &ServerFacts, role: &str) -> Remedy {
-    Remedy::run([format!("GRANT CREATE ON DATABASE {} TO {role}", quote_ident(&server.database))])
-}
-
-fn own_schema(server: &ServerFacts, facts: &TargetFacts, role: &str) -> Check {
-    const NAME: &str = "schema repcloud";
-    match facts.own_schema {
-        Some(true) => Check::ok(NAME, "there, and ours to use"),
-        Some(false) => Check::fail(NAME, format!("there, and role {role} may not make tables in it"))
-            .help(Remedy::run([format!("GRANT USAGE, CREATE ON SCHEMA repcloud TO {role}")])),
-        None if server.may_create => Check::ok(NAME, "will be made"),
-        None => Check::fail(NAME, format!("it is not there, and role {role} may not make it"))
-            .help(create_on_database(server, role)),
-    }
 }
 
 fn existing(table: &TableName, missing: &[String], schema: Option<&(bool, bool)>, role: &str) -> Check {
@@ -118,7 +93,8 @@ fn existing(table: &TableName, missing: &[String], schema: Option<&(bool, bool)>
     }
     if !missing.is_empty() {
         problems.push(missing.join(", "));
-        statements.push(format!("GRANT {} ON {table} TO {role}", missing.join(", ")));
+        // All of them: what it has already, it keeps.
+        statements.push(format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {table} TO {role}"));
     }
     match statements.is_empty() {
         true => Check::ok(&name, "can be written to"),
@@ -128,7 +104,7 @@ fn existing(table: &TableName, missing: &[String], schema: Option<&(bool, bool)>
 }
 
 /// Without it foreign keys and triggers of the target stay awake: strict all the same, but tables may be refused.
-fn replica_role(server: &ServerFacts, facts: &TargetFacts, role: &str) -> Check {
+fn replica_role(server: &ServerFacts, facts: &TargetFacts) -> Check {
     const NAME: &str = "session_replication_role";
     const GRANTABLE: u32 = 150_000;
     if facts.replica_role {
@@ -142,7 +118,7 @@ fn replica_role(server: &ServerFacts, facts: &TargetFacts, role: &str) -> Check 
         "may not be set: triggers and foreign keys of the target stay awake, tables whose triggers change rows are refused",
     );
     match server.version >= GRANTABLE {
-        true => check.help(Remedy::run([format!("GRANT SET ON PARAMETER {NAME} TO {role}")])),
+        true => check.help(server.mend(&Need::ReplicaRole(server.role.clone()))),
         false => check.help(Remedy::note("only a superuser may set it before PostgreSQL 15")),
     }
 }
