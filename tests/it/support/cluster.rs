@@ -28,7 +28,7 @@ pub(crate) fn builder(name: &str) -> ClusterBuilder {
 }
 
 /// True when the server of the tests' version has a setting of this name.
-fn knows(setting: &str) -> bool {
+pub(crate) fn knows(setting: &str) -> bool {
     static SETTINGS: OnceLock<String> = OnceLock::new();
     let settings = SETTINGS.get_or_init(|| {
         let program =
