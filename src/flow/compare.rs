@@ -8,6 +8,7 @@ use crate::apply::error::reset_command;
 use crate::apply::route::Delivery;
 use crate::apply::state_read;
 use crate::capture::setup::TableRequest;
+use crate::capture::trigger::stream_ticks::{self, Standing};
 use crate::catalog::read_table;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
@@ -17,7 +18,7 @@ use crate::flow::resolve::{Configured, configured, refusals, request};
 use crate::flow::stream::connect_source;
 use crate::flow::work::TableWork;
 use crate::model::{Lsn, TableName, TablePattern};
-use crate::pg::{self, Session};
+use crate::pg::{self, PgError, Session};
 use crate::verify::{self, Progress, VerifyOptions, VerifyOutcome, VerifySpec};
 
 /// How often the target's position is looked at while it is waited for.
@@ -46,6 +47,21 @@ struct Follow {
     session: Arc<Session>,
     key: StreamKey,
     begun: bool,
+    /// Of a stream by triggers.
+    queues: Option<Queues>,
+}
+
+/// Where the ticks are that a stream by triggers counts its position in.
+#[derive(Debug, Clone)]
+struct Queues {
+    source: Arc<Session>,
+    consumer: String,
+}
+
+impl Queues {
+    async fn standing(&self) -> Result<Option<Standing>, PgError> {
+        stream_ticks::standing(&self.source, &self.consumer).await
+    }
 }
 
 async fn connect_target(options: &StreamOptions) -> Result<Session, FlowError> {
@@ -66,20 +82,16 @@ impl<'a> Compare<'a> {
             true => checkpoint::read(&session, &options.key).await?.filter(|c| c.ready).map(|c| c.applied),
             false => None,
         };
-        let follow = Follow { session, key: options.key.clone(), begun: position.is_some() };
-        let by_triggers = plugin::as_it_reads(options, &source).await?.by_triggers();
-        if by_triggers && follow.is_running().await? {
-            return Err(FlowError::Refused(vec![
-                "verify beside a running stream by triggers is not built yet; stop the stream first"
-                    .to_owned(),
-            ]));
-        }
+        let queues = match plugin::as_it_reads(options, &source).await?.by_triggers() {
+            true => {
+                Some(Queues { source: Arc::new(connect_source(options).await?), consumer: options.slot() })
+            }
+            false => None,
+        };
+        let follow = Follow { session, key: options.key.clone(), begun: position.is_some(), queues };
         let (specs, notes, missing, dropped) = Default::default();
         let mut this = Compare { options, source, target, follow, specs, notes, missing, dropped };
-        // The position is no place in the WAL: without a note, what waits in the queues shows as differences.
-        if !by_triggers {
-            this.notes.extend(this.note(position).await?);
-        }
+        this.notes.extend(this.note(position).await?);
         this.find(names, &records).await?;
         Ok(this)
     }
@@ -93,6 +105,14 @@ impl<'a> Compare<'a> {
         let Some(position) = position else {
             return Ok(Some(format!("the stream {source} → {target} has not begun")));
         };
+        if let Some(queues) = &self.follow.queues {
+            let waits = queues.standing().await.map_err(FlowError::Source)?;
+            return Ok(waits.filter(|s| s.waiting_seconds > 0.0 || s.last > position.0).map(|_| {
+                format!(
+                    "no process runs the stream {source} → {target}; what waits in its queues shows as differences"
+                )
+            }));
+        }
         let behind = facts::source_end(&self.source).await?.bytes_since(position);
         Ok((behind > 0).then(|| {
             format!(
@@ -266,17 +286,43 @@ impl Follow {
         if !self.begun {
             return Ok(());
         }
+        if let Some(queues) = &self.queues {
+            return self.wait_for_tick(queues).await;
+        }
         let wanted = facts::past_page_header(lsn);
-        state_read::want_position(&self.session, &self.key, wanted).await.map_err(|e| e.to_string())?;
+        self.want(wanted).await?;
+        while !self.is_at(wanted).await? {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Until everything that is visible on the source when this is called is in the target.
+    async fn wait_for_tick(&self, queues: &Queues) -> Result<(), String> {
+        let mut safe = None;
         loop {
-            let row = checkpoint::read(&self.session, &self.key).await.map_err(|e| e.to_string())?;
-            if row.is_none_or(|row| row.applied >= wanted) {
-                return Ok(());
-            }
-            if !self.is_running().await.map_err(|e| e.to_string())? {
+            let standing = queues.standing().await.map_err(|e| e.to_string())?;
+            let Some(standing) = standing else { return Ok(()) };
+            // The next tick may be on its way, with a snapshot of before; the one behind it was not taken yet.
+            let safe = *safe.get_or_insert(standing.last + 2);
+            // Where nothing waits, the last tick shows everything.
+            let wanted = if standing.waiting_seconds > 0.0 { safe } else { safe.min(standing.last) };
+            self.want(Lsn(wanted)).await?;
+            if self.is_at(Lsn(wanted)).await? {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    async fn want(&self, position: Lsn) -> Result<(), String> {
+        state_read::want_position(&self.session, &self.key, position).await.map_err(|e| e.to_string())
+    }
+
+    /// The target is there, or nobody brings it there.
+    async fn is_at(&self, wanted: Lsn) -> Result<bool, String> {
+        let row = checkpoint::read(&self.session, &self.key).await.map_err(|e| e.to_string())?;
+        let there = row.is_none_or(|row| row.applied >= wanted);
+        Ok(there || !self.is_running().await.map_err(|e| e.to_string())?)
     }
 }
