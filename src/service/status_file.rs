@@ -35,6 +35,14 @@ pub fn write(folder: &Path, view: &StreamView) -> io::Result<()> {
     fs::rename(draft, path)
 }
 
+/// Removes the file of a stream that is no more.
+pub fn remove(folder: &Path, source: &str, target: &str) -> io::Result<()> {
+    match fs::remove_file(path(folder, source, target)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Reads the file; `None` without one, or with one that cannot be read. A file whose process is gone says `stopped`,
 /// or `failed` where it ended with an error.
 pub fn read(folder: &Path, source: &str, target: &str) -> Option<StreamView> {

@@ -17,6 +17,7 @@ use crate::flow::StreamOptions;
 use crate::flow::drop_table::{Dropped, drop_table, effects};
 use crate::model::{TableName, TablePattern};
 use crate::pg;
+use crate::service::status_file;
 
 /// A connection that does not answer for so long is passed over, and named.
 const LOOK_LIMIT: Duration = Duration::from_secs(15);
@@ -52,6 +53,12 @@ pub fn run(context: &Context, args: &DropTableArgs) -> Result<Exit, Failure> {
         }
         let events = stream_events(&options.key);
         let dropped = drop_table(&options, &args.table, args.archive, &events).await.map_err(failed)?;
+        if dropped.last {
+            // What the last process said of itself is no stream's any more.
+            let (folder, key) = (context.home.pid(), &options.key);
+            status_file::remove(folder.as_path(), &key.source, &key.target)
+                .map_err(|e| Failure::from(anyhow::Error::new(e)))?;
+        }
         tell(context, args, &options, dropped)?;
         Ok(Exit::Done)
     })
