@@ -68,6 +68,21 @@ impl From<tokio_postgres::Error> for StateError {
     }
 }
 
+/// Every table that repcloud makes in schema `repcloud`, but for queues.
+pub const TABLES: [&str; 11] = [
+    "version",
+    "checkpoint",
+    "durability",
+    "table_state",
+    "parked",
+    "conflict",
+    "skip",
+    "dropped",
+    "repack",
+    "tick",
+    "reads",
+];
+
 /// The version that `schema.sql` and what follows it make.
 pub const VERSION: i32 = 4;
 

@@ -187,6 +187,13 @@ impl Entry {
     }
 }
 
+/// What keeps the tables from being read in one stream, however it reads.
+pub fn contradictions(wanted: &[WantedTable]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    entries(wanted, &mut findings);
+    findings
+}
+
 /// Storage tables by name, each once; a source table may feed several targets.
 fn entries(wanted: &[WantedTable], findings: &mut Vec<Finding>) -> BTreeMap<TableName, Entry> {
     let mut entries: BTreeMap<TableName, Entry> = BTreeMap::new();
@@ -204,7 +211,7 @@ fn entries(wanted: &[WantedTable], findings: &mut Vec<Finding>) -> BTreeMap<Tabl
             };
             let normalised = |e: &Entry| e.condition.as_ref().map(|c| c.normalised.clone());
             let problem = if normalised(old) != normalised(&new) {
-                "two entries want it with different conditions, and a publication has one row filter a table; \
+                "two entries want it with different conditions, and a stream reads a table under one; \
                  give both the same condition, or put one into a stream of its own"
             } else if old.insert_only != new.insert_only {
                 "one entry wants all its changes and another only its inserts; let both want the same, or put \

@@ -17,8 +17,12 @@ use crate::model::{RetryAdvice, TableName, quote_ident};
 
 pub use queue::{
     Captured, QueueFacts, create_queue, drop_queue, read_queue, stream_readers, subscribe, unsubscribe,
+    update_shared,
 };
-pub use read::{TableRequest, read_condition, read_publications, read_source, read_table_facts, read_wanted};
+pub use read::{
+    TableRequest, check_immutable, read_condition, read_publications, read_source, read_table_facts,
+    read_wanted,
+};
 
 /// How long and how often to try for the locks (SHARE UPDATE EXCLUSIVE on each table: it waits for VACUUM,
 /// ANALYZE, index builds and most of ALTER TABLE, never for the application's reads and writes, nor they for it).
@@ -64,15 +68,15 @@ pub enum SetupError {
     #[error(
         "a lock on {} was not granted in {attempts} attempts; sessions that hold one: {}",
         names(tables),
-        pids(holders)
+        seen(holders)
     )]
     Locked {
         /// The tables to be published.
         tables: Vec<TableName>,
         /// How often it was tried.
         attempts: u32,
-        /// Backends that hold a conflicting lock, as far as they could be seen.
-        holders: Vec<i32>,
+        /// Sessions and prepared transactions that hold a conflicting lock, as far as they could be seen.
+        holders: Vec<String>,
     },
     /// A table changed between pre-flight and publication.
     #[error("table {table} changed its replica identity while it was being published; start again")]
@@ -98,12 +102,8 @@ fn names(tables: &[TableName]) -> String {
     names.join(", ")
 }
 
-fn pids(holders: &[i32]) -> String {
-    if holders.is_empty() {
-        return "none seen now".to_owned();
-    }
-    let pids: Vec<String> = holders.iter().map(|pid| format!("pid {pid}")).collect();
-    pids.join(", ")
+fn seen(holders: &[String]) -> String {
+    if holders.is_empty() { "none seen now".to_owned() } else { holders.join(", ") }
 }
 
 pub(crate) fn server(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> SetupError {

@@ -5,13 +5,13 @@
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::capture::publish::{self, insert_publication};
-use crate::capture::setup::{self, LockLimits};
+use crate::capture::setup::{self, LockLimits, SetupError};
 use crate::catalog::{TableDef, TableKind, read_table, read_tables};
 use crate::flow::error::FlowError;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
 use crate::flow::stream::{connect_source, connect_target};
-use crate::flow::{plugin, queues};
+use crate::flow::{emptied, plugin, queue_setup};
 use crate::model::name::parse_table_name;
 use crate::model::{Events, TableName};
 use crate::pg::Session;
@@ -69,10 +69,35 @@ pub async fn drop_table(
     let last = records.is_empty();
     let source = connect_source(options).await?;
     checkpoint::set_table_state(&target, key, table, TableState::NeedsCopy, Some(MARK)).await?;
-    let left = clear_source(options, &source, &record, &records, events).await?;
+    let left = match clear_source(options, &source, &record, &records, events).await {
+        Err(error @ FlowError::Setup(SetupError::Locked { .. }))
+            if is_untouched(options, &source, &record, last).await? =>
+        {
+            checkpoint::set_table_state(&target, key, table, record.state, record.error.as_deref()).await?;
+            events
+                .warning(format!("target table {table} stays in the stream as it was; drop it again later"));
+            return Err(error);
+        }
+        left => left?,
+    };
     forget(options, &target, table, archive, last).await?;
     target.close().await.map_err(FlowError::Target)?;
     Ok(Dropped { last, left })
+}
+
+/// Nothing was changed on the source, so that the table may go on.
+async fn is_untouched(
+    options: &StreamOptions,
+    source: &Session,
+    record: &TableRecord,
+    last: bool,
+) -> Result<bool, FlowError> {
+    if plugin::as_it_reads(options, source).await?.by_triggers() {
+        let tables = storage(source, &record.source_table).await?;
+        return queue_setup::still_follows(options, source, &tables).await;
+    }
+    // With the last table the slot went first.
+    Ok(!last)
 }
 
 /// Publications and, after the last table, slot and publications. Returns what belongs to the DBA and stays.
@@ -93,8 +118,11 @@ async fn clear_source(
     if plugin::as_it_reads(options, source).await?.by_triggers() {
         let tables = read_tables(source, &unneeded).await?;
         let oids: Vec<_> = tables.iter().map(|table| table.oid).collect();
-        let all = others.is_empty();
-        queues::leave(options, source, (!all).then_some(&oids), events).await?;
+        queue_setup::leave(options, source, Some(&oids), events).await?;
+        if others.is_empty() {
+            queue_setup::leave(options, source, None, events).await?;
+            emptied::drop_empty_schema(source, events).await?;
+        }
         return Ok(left);
     }
     let ours = [options.default_name(), insert_publication(&options.default_name())];

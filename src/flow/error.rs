@@ -158,8 +158,10 @@ impl FlowError {
         match self {
             FlowError::Stopped(reason) => Some(reason.hint(source)),
             FlowError::Apply(error) => error.hint(source),
-            FlowError::Capture(CaptureError::Queue(QueueError::Reshaped { table })) => Some(format!(
-                "make the same change on the target, and copy the table again, {}",
+            FlowError::Capture(CaptureError::Queue(
+                QueueError::Reshaped { table } | QueueError::Mixed { table },
+            )) => Some(format!(
+                "make the same change on the target where its columns were changed, and copy the table again, {}",
                 reset_command(source, table, "recopy")
             )),
             FlowError::SlotTimeout { .. } => Some(

@@ -1,5 +1,7 @@
 //! Reads the facts on which a stream's start depends (`start`), from both databases.
 
+use std::collections::BTreeMap;
+
 use crate::capture::{publish, setup};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
@@ -56,6 +58,8 @@ pub(crate) struct SlotRow {
     pub(crate) source_end: Lsn,
     /// Of a stream by triggers: since when rows wait that no tick shows; `None` with a slot.
     pub(crate) waiting_seconds: Option<f64>,
+    /// Likewise: where the WAL was at each tick.
+    pub(crate) places: BTreeMap<u64, Lsn>,
 }
 
 /// The stream's slot, or its ticks and queues.
@@ -100,6 +104,7 @@ pub(crate) async fn read_slot(source: &Session, name: &str) -> Result<Option<Slo
             retained: row.try_get::<_, Option<i64>>(8)?.and_then(|b| u64::try_from(b).ok()).unwrap_or(0),
             source_end: end.parse().unwrap_or_default(),
             waiting_seconds: None,
+            places: BTreeMap::new(),
         })
     };
     read().map(Some).map_err(source_error)
@@ -127,6 +132,14 @@ pub(crate) async fn source_end(source: &Session) -> Result<Lsn, FlowError> {
     let row = source.query_one(sql, &[]).await.map_err(source_error)?;
     let text: String = row.try_get(0).map_err(source_error)?;
     Ok(past_page_header(text.parse().unwrap_or_default()))
+}
+
+/// What has been written, durably, up to now.
+pub(crate) async fn written_end(source: &Session) -> Result<Lsn, FlowError> {
+    let sql = "SELECT pg_catalog.pg_current_wal_flush_lsn()::text";
+    let row = source.query_one(sql, &[]).await.map_err(source_error)?;
+    let text: String = row.try_get(0).map_err(source_error)?;
+    Ok(text.parse().unwrap_or_default())
 }
 
 /// The insert position skips a fresh page's header; what is sent ends before it until something is written there.

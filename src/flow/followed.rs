@@ -11,6 +11,7 @@ use crate::capture::setup::{self, LockLimits};
 use crate::catalog::read_tables;
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
+use crate::flow::queue_setup;
 use crate::flow::work::TableWork;
 use crate::model::name::parse_table_name;
 use crate::model::{Events, TableName};
@@ -21,7 +22,7 @@ async fn ours(
     source: &Session,
     options: &StreamOptions,
 ) -> Result<Option<Vec<ExistingPublication>>, FlowError> {
-    // A queue that has a gap is seen by its ticks.
+    // A queue that has a gap is seen by its ticks, and at the start.
     if options.publication.is_some() || options.by_triggers() {
         return Ok(None);
     }
@@ -71,12 +72,12 @@ pub(crate) async fn mark_gaps(
                 _ => continue,
             },
             None if record.state == TableState::Parked
-                && still_published(target, key, &record, &there).await? =>
+                && still_published((source, target), options, &record, &there).await? =>
             {
                 continue;
             }
             None if record.state == TableState::Streaming
-                && still_published(target, key, &record, &there).await? =>
+                && still_published((source, target), options, &record, &there).await? =>
             {
                 wait_for_its_entry(target, key, &record, events).await?;
                 continue;
@@ -108,13 +109,16 @@ pub(crate) async fn unfollow(
 
 /// Its changes still come: nothing is lost yet.
 async fn still_published(
-    target: &Session,
-    key: &StreamKey,
+    (source, target): (&Session, &Session),
+    options: &StreamOptions,
     record: &TableRecord,
     there: &Option<Vec<ExistingPublication>>,
 ) -> Result<bool, FlowError> {
+    let tables = checkpoint::known_storage(target, &options.key, record).await?;
+    if options.by_triggers() {
+        return Ok(!tables.is_empty() && queue_setup::still_follows(options, source, &tables).await?);
+    }
     let Some(there) = there else { return Ok(false) };
-    let tables = checkpoint::known_storage(target, key, record).await?;
     let published = |table: &TableName| there.iter().flat_map(|p| &p.tables).any(|t| t.name == *table);
     Ok(!tables.is_empty() && tables.iter().all(published))
 }

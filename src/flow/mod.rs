@@ -1,8 +1,9 @@
 //! Floor 4: joins capture, copy and apply; owns the channels.
 //!
 //! `start` decides (pure), `targets` looks at what is there before, `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
-//! with the flusher and the `monitor` beside them (several planners and appliers: `lanes`). `queues` takes the slot's place where triggers capture. `parking`, `unpark`,
-//! `unfit` and `followed` are about tables that wait beside it, `newcomers` about those that appear. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
+//! with the flusher and the `monitor` beside them (several planners and appliers: `lanes`). `queues` takes the slot's place where triggers capture,
+//! `queue_setup` makes them and `queued` prepares. `parking`, `unpark`, `unfit` and `followed` are about tables that wait beside it, `newcomers` about
+//! those that appear. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
 //! person does to a stream from outside.
 
 mod casts;
@@ -12,6 +13,7 @@ pub mod compare;
 pub mod control;
 mod copy_order;
 pub mod drop_table;
+mod emptied;
 mod entries;
 pub mod error;
 mod facts;
@@ -31,6 +33,8 @@ pub mod pipeline;
 pub mod planner;
 mod plugin;
 mod prepare;
+mod queue_setup;
+mod queued;
 mod queues;
 pub mod reset;
 mod resolve;

@@ -14,6 +14,8 @@ use crate::apply::checkpoint::{self, StateError, StreamKey, TableRecord, TableSt
 use crate::apply::error::reset_command;
 use crate::apply::parked_store::{self, ParkLimits};
 use crate::apply::plan::PlanError;
+use crate::capture::CaptureError;
+use crate::capture::trigger::QueueError;
 use crate::catalog::read_table;
 use crate::flow::error::FlowError;
 use crate::flow::status::Board;
@@ -92,6 +94,21 @@ pub(crate) fn culprit(error: &FlowError, work: &[TableWork]) -> Option<(TableNam
     }
 }
 
+/// The source table of which queued changes may be missing, or cannot be read: a copy alone helps.
+fn gap(error: &FlowError) -> Option<&TableName> {
+    match error {
+        FlowError::Capture(CaptureError::Queue(
+            QueueError::Reshaped { table } | QueueError::Mixed { table },
+        )) => Some(table),
+        _ => None,
+    }
+}
+
+/// The error is about a table, or about some, that others need not wait for.
+pub(crate) fn is_of_tables(error: &FlowError, work: &[TableWork]) -> bool {
+    gap(error).is_some() || culprit(error, work).is_some()
+}
+
 /// Marks tables. All of it commits durably.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parking<'a> {
@@ -104,6 +121,9 @@ pub(crate) struct Parking<'a> {
 impl Parking<'_> {
     /// Sets the table aside that `error` is about. `false`: it is about none, or about one that is set aside already.
     pub(crate) async fn set_aside(&self, error: &FlowError) -> Result<bool, FlowError> {
+        if let Some(source) = gap(error) {
+            return self.give_up_gap(source, error).await;
+        }
         let Some((table, verdict)) = culprit(error, self.work) else { return Ok(false) };
         let name = table.to_string();
         let records = checkpoint::read_tables(self.target, self.key).await?;
@@ -116,6 +136,23 @@ impl Parking<'_> {
             Verdict::NeedsCopy => self.give_up(std::slice::from_ref(&table), &why).await?,
         }
         Ok(true)
+    }
+
+    /// Every target that `source` feeds needs another copy, also one whose changes wait. `false`: none is left that was followed.
+    async fn give_up_gap(&self, source: &TableName, error: &FlowError) -> Result<bool, FlowError> {
+        let mut fed = Vec::new();
+        for record in checkpoint::read_tables(self.target, self.key).await? {
+            let tables = checkpoint::known_storage(self.target, self.key, &record).await?;
+            let follows = matches!(record.state, TableState::Streaming | TableState::Parked);
+            if follows && tables.contains(source) {
+                fed.extend(parse_table_name(&record.target_table));
+            }
+        }
+        for table in &fed {
+            let why = with_hint(error, self.key);
+            self.give_up(std::slice::from_ref(table), &why).await?;
+        }
+        Ok(!fed.is_empty())
     }
 
     /// From the next start of the stream on, changes of `table` and of those tied to it wait.

@@ -7,6 +7,7 @@ use crate::apply::route::{RouteTable, ShapeFingerprint};
 use crate::apply::writers;
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits};
+use crate::capture::trigger::StreamTable;
 use crate::flow::control;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
@@ -16,6 +17,7 @@ use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
+use crate::flow::queue_setup;
 use crate::flow::queues;
 use crate::flow::slot::{self, Making, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
@@ -33,8 +35,10 @@ pub(crate) struct Ready {
     pub(crate) publications: Vec<String>,
     pub(crate) replica_role: bool,
     pub(crate) generation: i64,
-    /// Where the copy of each target table was made.
-    pub(crate) copied: Vec<(String, Lsn)>,
+    /// What is read of the queues, by triggers.
+    pub(crate) tables: Vec<StreamTable>,
+    /// Tables whose triggers are to be made while the others stream, and what is wanted of them.
+    pub(crate) waiting: (Vec<TableWork>, Vec<WantedTable>),
     pub(crate) work: Vec<TableWork>,
     /// Tables to copy while the others stream.
     pub(crate) joining: Vec<Joining>,
@@ -68,12 +72,14 @@ pub(crate) struct Preparation<'a> {
     pub(crate) replica_role: bool,
     pub(crate) work: Vec<TableWork>,
     pub(crate) wanted: Vec<WantedTable>,
-    published: bool,
+    pub(crate) published: bool,
     publications: Vec<String>,
     pub(crate) snapshot: Option<FirstRows>,
     begun: Vec<TableName>,
     fresh: Vec<TableName>,
     pub(crate) joining: Vec<Joining>,
+    /// By triggers: target tables that join once their triggers are made.
+    pub(crate) waiting: Vec<TableName>,
     /// Whether a target table holds rows although nothing is recorded of it. Asked once: the facts are read before
     /// every step, and there is a step a table.
     pub(crate) rows_before: BTreeMap<TableName, bool>,
@@ -93,6 +99,9 @@ impl<'a> Preparation<'a> {
         making: &'a Making,
         (events, view): (&'a Events, &'a crate::flow::status::Board),
     ) -> Result<Self, FlowError> {
+        if options.by_triggers() {
+            queue_setup::check_rights(source).await?;
+        }
         let slot_there = facts::read_place(source, options).await?.is_some();
         let (replication, system) = facts::connect(options, source, slot_there).await?;
         let replica_role = facts::may_use_replica_role(target).await?;
@@ -114,6 +123,7 @@ impl<'a> Preparation<'a> {
             begun: Vec::new(),
             fresh: Vec::new(),
             joining: Vec::new(),
+            waiting: Vec::new(),
             rows_before: BTreeMap::new(),
             unfit: Vec::new(),
             left_out: Vec::new(),
@@ -163,6 +173,7 @@ impl<'a> Preparation<'a> {
         }
         self.take_in_again().await?;
         self.leave_out_unfit().await?;
+        self.let_wait().await?;
         loop {
             let facts = self.facts().await?;
             match next_step(&facts) {
@@ -176,8 +187,9 @@ impl<'a> Preparation<'a> {
                     self.settle(generation, try_parked).await?;
                     self.show(&checkpoint::read_tables(self.target, &self.options.key).await?);
                     let (routes, shapes) = self.routes().await?;
-                    let records = checkpoint::read_tables(self.target, &self.options.key).await?;
-                    let copied = records.into_iter().map(|r| (r.target_table, r.copied_at)).collect();
+                    let tables = self.queued_tables().await?;
+                    let waits = |w: &&TableWork| self.waiting.contains(&w.target);
+                    let waiting = self.work.iter().filter(waits).cloned().collect();
                     let ready = Ready {
                         routes,
                         shapes,
@@ -185,7 +197,8 @@ impl<'a> Preparation<'a> {
                         confirmed,
                         publications: self.publications,
                         replica_role: self.replica_role,
-                        copied,
+                        tables,
+                        waiting: (waiting, self.wanted),
                         generation,
                         work: self.work,
                         fresh: self.fresh,
@@ -278,8 +291,7 @@ impl<'a> Preparation<'a> {
     /// Whether everything wanted is published, or what stands in the way.
     async fn check_publication(&mut self) -> Result<publish::PublicationPlan, FlowError> {
         if self.options.by_triggers() {
-            queues::check(self.options, self.source, &self.work).await?;
-            self.published = queues::is_subscribed(self.options, self.source, &self.work).await?;
+            self.published = self.check_queues().await?;
             return Ok(publish::PublicationPlan::default());
         }
         let source = setup::read_source(self.source).await?;
@@ -307,7 +319,8 @@ impl<'a> Preparation<'a> {
     async fn publish(&mut self) -> Result<(), FlowError> {
         let plan = self.check_publication().await?;
         if self.options.by_triggers() {
-            queues::subscribe(self.options, self.source, &self.work, self.events).await?;
+            let (options, source) = (self.options, self.source);
+            queue_setup::subscribe(options, source, &self.work, &self.wanted, self.events).await?;
             self.published = true;
             return Ok(());
         }
@@ -341,6 +354,9 @@ impl<'a> Preparation<'a> {
                 }
             };
             tables.push((target, fact));
+        }
+        for (_, fact) in tables.iter_mut().filter(|(table, _)| self.waiting.contains(table)) {
+            *fact = TableFact::Aside;
         }
         self.put_aside_joining(row.as_ref().is_some_and(|r| r.ready), &records, &mut tables);
         self.show(&records);
@@ -382,11 +398,7 @@ impl<'a> Preparation<'a> {
     /// Makes a slot and takes its snapshot over into a session that holds it.
     async fn make_slot(&mut self, name: &str, temporary: bool) -> Result<Lsn, FlowError> {
         let Some(replication) = &mut self.replication else {
-            let before = checkpoint::read(self.target, &self.options.key).await?;
-            // The owner that we are about to become.
-            let generation = before.map_or(1, |row| row.generation + 1);
-            let consumer = queues::consumer(self.options, &self.work, generation);
-            let snapshot = queues::snapshot(self.options, self.source, &consumer).await?;
+            let snapshot = self.tick().await?;
             let at = snapshot.at();
             self.snapshot = Some(snapshot);
             return Ok(at);

@@ -11,6 +11,7 @@ use crate::flow::facts;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
 use crate::flow::plugin;
+use crate::flow::queue_setup;
 use crate::flow::queues;
 use crate::flow::resolve::{self, Configured, configured};
 use crate::flow::start::{SlotFacts, StopReason, SystemFacts};
@@ -359,7 +360,7 @@ impl<'a> Reset<'a> {
         if self.options.slot_name.is_none() && setup::drop_slot(&self.source, &self.options.slot()).await? {
             self.events.info(format!("slot \"{}\" dropped", self.options.slot()));
         }
-        queues::leave(self.options, &self.source, None, self.events).await
+        queue_setup::leave(self.options, &self.source, None, self.events).await
     }
 
     async fn mark_for_copy(&self) -> Result<(), FlowError> {

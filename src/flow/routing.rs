@@ -172,7 +172,7 @@ impl Preparation<'_> {
     pub(crate) async fn routes(&self) -> Result<(RouteTable, Shapes), FlowError> {
         let mut shapes = Shapes { at: self.here().await?, tables: Vec::new() };
         let (mut routes, mut parked) = (Vec::with_capacity(self.work.len()), Vec::new());
-        for work in &self.work {
+        for work in self.work.iter().filter(|w| !self.waiting.contains(&w.target)) {
             let record = self.record(work).await?;
             let joins = self.joining.iter().any(|j| j.table == work.target);
             match record.as_ref().map(|r| r.state) {

@@ -100,14 +100,32 @@ fn merge(
         view.changes_applied = view.changes_applied.max(u64::try_from(row.changes).unwrap_or(0));
     }
     match slot {
-        Ok(Some(slot)) => show_slot(&mut view, &slot, &state, process),
+        Ok(Some(slot)) => {
+            if slot.waiting_seconds.is_some() {
+                "trigger".clone_into(&mut view.capture);
+            }
+            show_slot(&mut view, &slot, &state, process);
+        }
         Ok(None) => {
             view.slot_status = None;
-            if state.checkpoint.as_ref().is_some_and(|c| c.ready) {
+            if options.by_triggers() {
+                "trigger".clone_into(&mut view.capture);
+            }
+            if state.checkpoint.as_ref().is_some_and(|c| c.ready) && options.by_triggers() {
+                errors.push("the source knows nothing of the stream's triggers and queues".to_owned());
+            } else if state.checkpoint.as_ref().is_some_and(|c| c.ready) {
                 errors.push(format!("slot \"{}\" does not exist on the source", view.slot));
             }
         }
-        Err(error) => errors.push(error),
+        Err(error) => {
+            if options.by_triggers() {
+                // Numbers of ticks, and no places in the WAL.
+                "trigger".clone_into(&mut view.capture);
+                (view.received_lsn, view.applied_lsn, view.confirmed_lsn) =
+                    (Lsn::INVALID, Lsn::INVALID, Lsn::INVALID);
+            }
+            errors.push(error);
+        }
     }
     view.tables = tables(options, std::mem::take(&mut view.tables), &state);
     errors.dedup();
@@ -121,8 +139,11 @@ fn show_slot(view: &mut StreamView, slot: &SlotRow, state: &TargetState, process
     view.slot_status.clone_from(&slot.wal_status);
     view.received_lsn = view.received_lsn.max(view.applied_lsn);
     if let Some(seconds) = slot.waiting_seconds {
-        "trigger".clone_into(&mut view.capture);
         (view.lag_bytes, view.lag_seconds) = (0, seconds);
+        // Its own positions are the numbers of ticks: shown is where the WAL was at them.
+        let place = |tick: u64| slot.places.get(&tick).copied().unwrap_or(Lsn::INVALID);
+        view.applied_lsn = place(state.checkpoint.as_ref().map_or(0, |c| c.applied.0));
+        (view.received_lsn, view.confirmed_lsn) = (place(slot.source_end.0), place(slot.facts.confirmed.0));
         return;
     }
     if process || view.applied_lsn == Lsn::INVALID {

@@ -33,6 +33,7 @@ use crate::flow::patience::Patience;
 use crate::flow::pipeline::{self, Pipeline};
 use crate::flow::plugin;
 use crate::flow::prepare::{Preparation, Ready};
+use crate::flow::queued;
 use crate::flow::queues;
 use crate::flow::slot::Making;
 use crate::flow::status::Board;
@@ -181,11 +182,6 @@ async fn run_once(
         Way::Triggers => options.capture.asked = Asked::Trigger,
     }
     let options = &options;
-    if options.by_triggers() && matches!(until, Until::Position(_)) {
-        return Err(FlowError::Refused(vec![
-            "--until POSITION is a place in the WAL, which a stream by triggers does not read; use --until caught-up".to_owned(),
-        ]));
-    }
     let mut stopping = stop.clone();
     let (owned, try_parked) = (*life.owned, life.retry.is_due());
     let making = Making::default();
@@ -209,21 +205,28 @@ async fn run_once(
     if try_parked {
         life.retry.tried();
     }
-    if options.by_triggers() && until == Until::CaughtUp {
-        // The reader's first own snapshot, which is taken after this command began.
-        let caught_up = queues::next_tick(&source, options).await?;
-        *life.position = Some(life.position.filter(|_| *life.counted).unwrap_or(caught_up));
-        *life.counted = true;
+    let mut awaited = None;
+    if options.by_triggers() && until != Until::Stopped && !*life.counted {
+        awaited = match until {
+            Until::Position(lsn) if facts::written_end(&source).await? < lsn => Some(lsn),
+            _ => None,
+        };
+        // The reader's first own snapshot, which is taken after this command began, and after the position was written.
+        *life.position = Some(queues::next_tick(&source, options).await?);
+        *life.counted = awaited.is_none();
     }
     // A table that joins belongs to what is to be caught up with.
-    let until = life.position.filter(|_| ready.joining.is_empty());
-    let mut running = Running { options, until, events, board, control, making, retry: life.retry };
+    let joins = !ready.joining.is_empty() || !ready.waiting.0.is_empty();
+    let until = life.position.filter(|_| !joins && awaited.is_none());
+    let mut running = Running { options, until, awaited, events, board, control, making, retry: life.retry };
     Box::pin(running.stream(ready, replication, source, target, stop)).await
 }
 
 struct Running<'a> {
     options: &'a StreamOptions,
     until: Option<Lsn>,
+    /// By triggers: a position of the WAL, which the source has not reached.
+    awaited: Option<Lsn>,
     events: &'a Events,
     board: &'a Board,
     control: Control<'a>,
@@ -250,8 +253,7 @@ impl Running<'_> {
             self.applier(&routes, ready.replica_role, ready.generation, progress, asked).await?;
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
-        let (reader, received) = self.reader(&source, replication, &ready, &routes, written).await?;
-        let consumer = queues::consumer(self.options, &ready.work, ready.generation);
+        let (reader, received) = self.reader(&source, replication, &mut ready, &routes, written).await?;
         let watched = Watched::new(received, routes.clone(), self.board);
         let applied = report.clone();
         let monitor = Monitor {
@@ -281,6 +283,8 @@ impl Running<'_> {
             let when = (*self.retry, self.options.park);
             let due = parking::until_due(&target, &self.options.key, &ready.work, when, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
+            let awaited = (&source, self.awaited);
+            let queued = queued::begins_again(self.options, &ready.waiting, awaited, self.events);
             let newcomers = self.newcomers((&source, &target), &ready.work, &ready.joining, &ready.left_out);
             tokio::select! {
                 biased;
@@ -289,6 +293,7 @@ impl Running<'_> {
                 asked = self.control.asked() => asked.map(Ended::Asked),
                 error = lost_lock => Err(FlowError::Target(error)),
                 result = joining => result,
+                result = queued => result.map(|()| Ended::Again),
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
                 result = newcomers => result.map(|()| Ended::Again),
                 () = stopped(&mut stop) => Ok(Ended::Done),
@@ -305,7 +310,7 @@ impl Running<'_> {
         };
         if self.options.by_triggers() && matches!(finished, Ok((_, Ok(())))) {
             let durable = applied.borrow().durable;
-            queues::clean_up(&source, &consumer, durable).await?;
+            queues::clean_up(self.options, &source, ready.generation, durable).await?;
         }
         self.conclude(finished, (&target, &ready.work, &ready.left_out), *stop.borrow()).await
     }
@@ -375,7 +380,7 @@ impl Running<'_> {
     ) -> Result<Ended, FlowError> {
         let key = &self.options.key;
         let parking = Parking { target, key, work, events: self.events };
-        if parking::culprit(&error, work).is_none() {
+        if !parking::is_of_tables(&error, work) {
             return Err(error);
         }
         // The applier's session, which may not have ended yet, holds rows that are to be marked.
@@ -416,7 +421,7 @@ impl Running<'_> {
         &self,
         source: &Session,
         replication: Option<ReplicationClient>,
-        ready: &Ready,
+        ready: &mut Ready,
         routes: &RouteTable,
         written: watch::Receiver<Written>,
     ) -> Result<(Reader, Arc<AtomicU64>), FlowError> {
@@ -434,9 +439,9 @@ impl Running<'_> {
                 (Reader::from(reader), received, "slot")
             }
             None => {
-                let consumer = queues::consumer(self.options, &ready.work, ready.generation);
-                let (work, copied) = (&ready.work, &ready.copied);
-                let reader = queues::open_reader(self.options, work, consumer, copied, from, written).await?;
+                let consumer = queues::consumer(source, self.options, ready.generation).await?;
+                let tables = std::mem::take(&mut ready.tables);
+                let reader = queues::open_reader(self.options, tables, consumer, from, written).await?;
                 (reader.into(), Arc::new(AtomicU64::new(from.0)), "triggers as")
             }
         };

@@ -10,7 +10,7 @@ use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::resolve::{self, Configured};
 use crate::flow::work::{self, TableWork, TargetFinding};
-use crate::flow::{casts, facts, plugin, queues};
+use crate::flow::{casts, facts, plugin, queue_setup, queues};
 use crate::model::{TableName, TablePattern};
 use crate::pg::Session;
 
@@ -117,7 +117,13 @@ async fn captured_tables(
                     target: configured.target.clone(),
                     entry: configured.entry.clone(),
                 };
-                let (owned, findings) = queues::examine(options, source, std::slice::from_ref(&work)).await?;
+                let (owned, findings) = queue_setup::examine(
+                    options,
+                    source,
+                    std::slice::from_ref(&work),
+                    std::slice::from_ref(wanted),
+                )
+                .await?;
                 let is_not = |t: &&TableDef| owned.iter().any(|(oid, owned)| *oid == t.oid && !owned);
                 not_owned.extend(wanted.storage().iter().filter(is_not).cloned());
                 findings

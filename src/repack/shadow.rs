@@ -41,10 +41,6 @@ pub(crate) async fn ensure_schemas(session: &Session) -> Result<(), RepackError>
     Ok(())
 }
 
-/// Tables of schema `repcloud`.
-const OUR_TABLES: &str =
-    "version, checkpoint, durability, table_state, parked, conflict, skip, dropped, repack, tick, reads";
-
 /// Removes our schemas, and nothing that a person put into them: then they stay, with an error that names what is there.
 pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
     let streams =
@@ -80,7 +76,7 @@ pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
     if !session.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(());
     }
-    let tables: Vec<String> = OUR_TABLES.split(", ").map(|t| format!("repcloud.{t}")).collect();
+    let tables = checkpoint::TABLES.map(|t| format!("repcloud.{t}"));
     let sql = format!(
         "DROP TABLE IF EXISTS {}; DROP SEQUENCE IF EXISTS repcloud.queue_seq; DROP SCHEMA repcloud",
         tables.join(", ")

@@ -28,6 +28,7 @@ mod shapes;
 mod slots;
 mod stream_basics;
 mod told;
+mod trigger_tables;
 mod triggers;
 mod unfit;
 mod wal2json;

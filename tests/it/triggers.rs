@@ -9,19 +9,20 @@ use crate::support::stream::{LIMIT, Stream, configuration, connection};
 use crate::support::wait;
 
 /// What stands on the source: triggers, functions and queues, slots and publications.
-const LEFT: &str = "SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!repcloud%') || ' ' ||
+pub(crate) const LEFT: &str =
+    "SELECT (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!repcloud%') || ' ' ||
     (SELECT count(*) FROM pg_proc WHERE proname LIKE 'queue\\_%') || ' ' ||
     (SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'queue\\_%') || ' ' ||
     (SELECT count(*) FROM pg_replication_slots) || ' ' || (SELECT count(*) FROM pg_publication)";
 
 /// The same configuration, but for the way the source is read.
-fn by_triggers(stream: &mut Stream, entries: &[&str]) {
+pub(crate) fn by_triggers(stream: &mut Stream, entries: &[&str]) {
     let text = configuration(&stream.pair, entries);
     let text = text.replacen("[connections.prod]\n", "[connections.prod]\ncapture = \"trigger\"\n", 1);
     stream.program = Repcloud::new(&text);
 }
 
-async fn stream(pair: Pair, schema: &str, entries: &[&str]) -> Stream {
+pub(crate) async fn stream(pair: Pair, schema: &str, entries: &[&str]) -> Stream {
     let mut stream = Stream::over(pair, schema, "", entries).await;
     by_triggers(&mut stream, entries);
     stream

@@ -367,9 +367,10 @@ async fn a_lock_that_is_not_granted_names_its_holder_and_changes_nothing() {
     let (wanted, planned) = plan_for(&client, &[request("t")]).await;
     let planned = planned.unwrap();
     let error = apply_plan(&client, &planned, &wanted, quick()).await.unwrap_err();
-    let expected = SetupError::Locked { tables: vec![name("t")], attempts: 2, holders: vec![pid] };
-    assert_eq!(error, expected);
-    assert!(error.to_string().contains(&format!("pid {pid}")), "{error}");
+    let SetupError::Locked { tables, attempts: 2, holders } = &error else { panic!("{error}") };
+    assert_eq!((tables, holders.len()), (&vec![name("t")], 1));
+    assert!(error.to_string().contains(&format!("pid {pid} (")), "{error}");
+    assert!(error.to_string().contains("idle in transaction, transaction open for"), "{error}");
     assert_eq!(read_publications(&client, &both_names()).await.unwrap(), []);
     // The holder takes the identity away; under the lock that is seen.
     holder.batch_execute("ALTER TABLE app.t REPLICA IDENTITY NOTHING; COMMIT").await.unwrap();

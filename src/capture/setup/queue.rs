@@ -118,48 +118,81 @@ pub struct Captured<'a> {
     pub table: &'a TableDef,
     /// Our role owns it.
     pub owned: bool,
+    /// Only rows for which this holds are wanted, as the server prints it.
+    pub condition: Option<&'a str>,
 }
 
-/// Enters `consumer` as a reader of the queues of `tables`, and makes those that are missing. When it returns, every write of a
-/// table is queued, and no write from before is unfinished. Returns the number of queues made.
+/// What all queues of streams share.
+const SHARED: [(&str, &str); 3] = [
+    ("repcloud.tick", ddl::TICKS),
+    ("repcloud.reads", ddl::READS),
+    ("repcloud.queue_seq", ddl::SHARED_SEQUENCE),
+];
+
+/// Columns that earlier versions did not make.
+const LATER: [(&str, &str, &str); 2] =
+    [("repcloud.tick", "lsn", "pg_catalog.pg_lsn"), ("repcloud.reads", "condition", "pg_catalog.text")];
+
+/// Brings what an earlier version made up to date.
+pub async fn update_shared(client: &Client) -> Result<(), SetupError> {
+    const WHAT: &str = "bringing the tables of queues up to date";
+    for (table, column, of) in LATER {
+        let sql = "SELECT pg_catalog.to_regclass($1) IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+                   WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped)";
+        let row = client.query_one(sql, &[&table, &column]).await.map_err(server(WHAT))?;
+        if row.try_get::<_, bool>(0).map_err(server(WHAT))? {
+            let sql = format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {of}");
+            client.batch_execute(&sql).await.map_err(server(WHAT))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes what all queues share, where it is missing: a role that may use it need not be able to make it.
+async fn make_shared(client: &Client) -> Result<(), SetupError> {
+    const WHAT: &str = "making what all queues share";
+    for (name, sql) in SHARED {
+        let there = "SELECT pg_catalog.to_regclass($1) IS NOT NULL";
+        let row = client.query_one(there, &[&name]).await.map_err(server(WHAT))?;
+        if !row.try_get::<_, bool>(0).map_err(server(WHAT))? {
+            client.batch_execute(sql).await.map_err(server(WHAT))?;
+        }
+    }
+    Ok(())
+}
+
+/// Enters `consumer` as a reader of the queue of `table`, and makes it where it is missing; `true`: it was. When it returns, every write of a
+/// transaction that began later is queued, and none that was before is unfinished.
 ///
 /// # Errors
 /// [`SetupError::Locked`] after a few seconds: transactions write to the table. Try again.
-pub async fn subscribe(
-    client: &Client,
-    consumer: &str,
-    tables: &[Captured<'_>],
-) -> Result<usize, SetupError> {
-    for sql in [ddl::TICKS, ddl::READS, ddl::SHARED_SEQUENCE] {
-        client.batch_execute(sql).await.map_err(server("making what all queues share"))?;
+pub async fn subscribe(client: &Client, consumer: &str, wanted: &Captured<'_>) -> Result<bool, SetupError> {
+    let Captured { table, owned, condition } = wanted;
+    make_shared(client).await?;
+    // First the reader: nobody then removes rows that it needs.
+    let sql = "INSERT INTO repcloud.reads (consumer, queue, condition) VALUES ($1, $2, $3) \
+               ON CONFLICT (consumer, queue) DO UPDATE SET condition = excluded.condition";
+    client
+        .execute(sql, &[&consumer, &table.oid, condition])
+        .await
+        .map_err(server("entering a reader of a queue"))?;
+    let there = read_queue(client, table.oid).await?;
+    if there.queue && there.fires {
+        return Ok(false);
     }
-    let mut made = 0;
-    for Captured { table, owned } in tables {
-        // First the reader: nobody then removes rows that it needs.
-        let sql = "INSERT INTO repcloud.reads (consumer, queue) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        client
-            .execute(sql, &[&consumer, &table.oid])
-            .await
-            .map_err(server("entering a reader of a queue"))?;
-        let there = read_queue(client, table.oid).await?;
-        if there.queue && there.fires {
-            continue;
-        }
-        let name = table.name.to_string();
-        let mut statements = ddl::drop(table.oid, None);
-        statements.extend(ddl::create(
-            table.oid,
-            &name,
-            QueueKind { unlogged: false, shared: true, always: *owned },
-        ));
-        run_bounded(client, &statements, std::slice::from_ref(&table.name), None, TRIGGER_LOCKS).await?;
-        made += 1;
-    }
-    Ok(made)
+    let name = table.name.to_string();
+    let mut statements = ddl::drop(table.oid, None);
+    statements.extend(ddl::create(
+        table.oid,
+        &name,
+        QueueKind { unlogged: false, shared: true, always: *owned },
+    ));
+    run_bounded(client, &statements, std::slice::from_ref(&table.name), None, TRIGGER_LOCKS).await?;
+    Ok(true)
 }
 
 /// Takes `consumer` out as a reader: of the queues of `tables`, or with `None` of all, and then its ticks go too. Queues that nobody
-/// reads any more are removed, with their triggers. Returns how many.
+/// reads any more are removed, with their triggers. With `tables` all of it or, with an error, none. Returns how many.
 pub async fn unsubscribe(
     client: &Client,
     consumer: &str,
@@ -173,24 +206,35 @@ pub async fn unsubscribe(
     let sql = "SELECT r.queue, NOT EXISTS (SELECT FROM repcloud.reads o WHERE o.queue = r.queue AND o.consumer <> $1) \
                FROM repcloud.reads r WHERE r.consumer = $1 AND ($2::oid[] IS NULL OR r.queue = ANY ($2) \
                OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = r.queue))";
-    let mut removed = 0;
+    let reader = format!("'{}'", consumer.replace('\'', "''"));
+    let limits = LockLimits { attempts: 20, ..TRIGGER_LOCKS };
+    let (mut statements, mut names, mut removed) = (Vec::new(), Vec::new(), 0);
     for row in client.query(sql, &[&consumer, &tables]).await.map_err(server(WHAT))? {
         let queue: Oid = row.try_get(0).map_err(server(WHAT))?;
         if row.try_get(1).map_err(server(WHAT))? {
-            drop_stream_queue(client, queue).await?;
+            statements.extend(drop_stream_queue(client, queue, &mut names).await?);
             removed += 1;
         }
-        let sql = "DELETE FROM repcloud.reads WHERE consumer = $1 AND queue = $2";
-        client.execute(sql, &[&consumer, &queue]).await.map_err(server(WHAT))?;
+        statements.push(format!("DELETE FROM repcloud.reads WHERE consumer = {reader} AND queue = {queue}"));
+        if tables.is_none() {
+            // Of many tables, locked at once, some one would always be busy.
+            run_bounded(client, &std::mem::take(&mut statements), &std::mem::take(&mut names), None, limits)
+                .await?;
+        }
     }
     if tables.is_none() {
-        let sql = "DELETE FROM repcloud.tick WHERE consumer = $1";
-        client.execute(sql, &[&consumer]).await.map_err(server(WHAT))?;
+        statements.push(format!("DELETE FROM repcloud.tick WHERE consumer = {reader}"));
     }
+    run_bounded(client, &statements, &names, None, limits).await?;
     Ok(removed)
 }
 
-async fn drop_stream_queue(client: &Client, queue: Oid) -> Result<(), SetupError> {
+/// The statements that remove a queue; adds the table that is to be locked to `names`.
+async fn drop_stream_queue(
+    client: &Client,
+    queue: Oid,
+    names: &mut Vec<TableName>,
+) -> Result<Vec<String>, SetupError> {
     const WHAT: &str = "removing a queue";
     let facts = read_queue(client, queue).await?;
     let sql = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = $1";
@@ -198,7 +242,9 @@ async fn drop_stream_queue(client: &Client, queue: Oid) -> Result<(), SetupError
     let owned: Option<bool> = row.map(|row| row.try_get(0)).transpose().map_err(server(WHAT))?;
     let by_name = facts.triggers && owned == Some(true);
     let name = facts.table.as_ref().filter(|_| by_name).map(ToString::to_string);
-    let limits = LockLimits { attempts: 60, ..TRIGGER_LOCKS };
-    let tables: Vec<TableName> = facts.table.into_iter().collect();
-    run_bounded(client, &ddl::drop(queue, name.as_deref()), &tables, None, limits).await
+    if facts.queue {
+        names.push(TableName::new("repcloud", ddl::queue_name(queue)));
+    }
+    names.extend(facts.table);
+    Ok(ddl::drop(queue, name.as_deref()))
 }

@@ -52,17 +52,25 @@ SELECT t.pubname::text, t.schemaname::text, t.tablename::text, pg_get_expr(r.prq
  WHERE t.pubname = ANY ($1::text[])
  ORDER BY 1, 2, 3";
 
-/// Locks that conflict with SHARE UPDATE EXCLUSIVE, without our own.
+/// Locks that conflict with SHARE UPDATE EXCLUSIVE, without our own; of a table also those on its queue, which a dump holds too.
+/// A prepared transaction has no process. A role without pg_read_all_stats sees of others' sessions little more than the pid.
 const HOLDERS: &str = "\
-SELECT DISTINCT l.pid
+SELECT DISTINCT CASE WHEN l.pid IS NULL THEN coalesce((SELECT pg_catalog.format('prepared transaction %L', p.gid)
+              FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
+             WHERE x.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction LIMIT 1), 'a prepared transaction')
+       ELSE pg_catalog.format('pid %s (', l.pid) || pg_catalog.concat_ws(', ', coalesce(nullif(a.application_name, ''), a.backend_type, 'details hidden'),
+              'user ' || a.usename, a.state,
+              'transaction open for ' || extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::int8 || ' s') || ')' END
   FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
   JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
-  JOIN pg_catalog.pg_locks l ON l.relation = c.oid AND l.granted AND l.pid <> pg_backend_pid()
+  JOIN pg_catalog.pg_locks l ON l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+   AND (l.relation = c.oid OR $3 AND l.relation = pg_catalog.to_regclass('repcloud.queue_' || c.oid))
    AND ($3 OR l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                   'AccessExclusiveLock'))
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
- ORDER BY l.pid";
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ ORDER BY 1";
 
 /// A source table of one configured entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,6 +238,37 @@ pub async fn read_condition(
     Ok(Err(Finding::new(table, format!("the server does not take its `condition`: {error}"))))
 }
 
+/// Why the condition cannot be judged later than the row was written, as a reader of queues does; `None`: it can.
+pub async fn check_immutable(
+    client: &Client,
+    table: &TableName,
+    condition: &str,
+) -> Result<Option<Finding>, SetupError> {
+    const WHAT: &str = "trying a condition";
+    let temp = quote_ident(&table.table);
+    client.batch_execute("BEGIN").await.map_err(server(WHAT))?;
+    let tried = async {
+        client.execute(&format!("CREATE TEMPORARY TABLE {temp} (LIKE {table})"), &[]).await?;
+        // The server takes nothing else as the condition of an index.
+        let index = format!("CREATE INDEX ON pg_temp.{temp} ((1)) WHERE ({condition})");
+        client.execute(&index, &[]).await
+    };
+    let answer = tried.await.map_err(ServerError::from);
+    client.batch_execute("ROLLBACK").await.map_err(server(WHAT))?;
+    match answer {
+        Ok(_) => Ok(None),
+        Err(error) if error.connection_lost || error.code.is_none() => {
+            Err(SetupError::Server { what: WHAT.to_owned(), error })
+        }
+        Err(error) => {
+            let problem = format!(
+                "its `condition` must give the same for a row whenever it is asked, since queued rows are judged later: {error}"
+            );
+            Ok(Some(Finding::new(table, problem)))
+        }
+    }
+}
+
 /// The rights that trying a condition needs and our role lacks.
 async fn denied(client: &Client, table: &TableName, error: &ServerError) -> Result<Finding, SetupError> {
     let what = "reading our rights on the source";
@@ -283,12 +322,12 @@ async fn probe(
     Ok(Condition { sql: condition.to_owned(), normalised: row.try_get(0)?, columns: row.try_get(1)? })
 }
 
-/// Backends that hold a lock which keeps us from publishing these tables; with `users` those that hold any.
+/// Who holds a lock that keeps us from publishing these tables, in words; with `users` whoever holds any.
 pub(super) async fn lock_holders(
     client: &Client,
     tables: &[TableName],
     users: bool,
-) -> Result<Vec<i32>, SetupError> {
+) -> Result<Vec<String>, SetupError> {
     let what = "reading who holds the locks";
     let (schemas, names): (Vec<&str>, Vec<&str>) =
         tables.iter().map(|n| (n.schema.as_str(), n.table.as_str())).unzip();

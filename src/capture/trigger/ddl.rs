@@ -8,7 +8,7 @@ pub const ROW_TRIGGER: &str = "!repcloud_row";
 /// The trigger of TRUNCATE.
 pub const TRUNCATE_TRIGGER: &str = "!repcloud_truncate";
 
-/// Where snapshots are written down: one row a batch.
+/// Where snapshots are written down: one row a batch. `lsn`: what a stream shows as its position, where the WAL was then.
 pub const TICKS: &str = "\
 CREATE TABLE IF NOT EXISTS repcloud.tick (
     consumer   text        NOT NULL,
@@ -18,13 +18,16 @@ CREATE TABLE IF NOT EXISTS repcloud.tick (
     snapshot   pg_snapshot NOT NULL,
     shape      text        NOT NULL,
     made_at    timestamptz NOT NULL,
+    lsn        pg_lsn,
     PRIMARY KEY (consumer, number))";
 
-/// Which streams read which queues. A queue row goes only when every one of them has it durably.
+/// Which streams read which queues, and the condition under which the rows were copied. A queue row goes only when every one of them
+/// has it durably.
 pub const READS: &str = "\
 CREATE TABLE IF NOT EXISTS repcloud.reads (
-    consumer text NOT NULL,
-    queue    oid  NOT NULL,
+    consumer  text NOT NULL,
+    queue     oid  NOT NULL,
+    condition text,
     PRIMARY KEY (consumer, queue))";
 
 /// The one sequence of all queues that streams read: it orders changes of different tables, of one transaction as of

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::capture::trigger::layout::Shape;
 use crate::catalog::TableDef;
 use crate::decode::composite::{self, CompositeError};
 use crate::model::{
@@ -15,6 +16,14 @@ pub enum QueueError {
     /// The table, or one of our triggers on it, is not what it was when the last batch was cut.
     #[error("the columns of {table}, or repcloud's triggers on it, were changed")]
     Reshaped {
+        /// Which one.
+        table: TableName,
+    },
+    /// Its columns changed, and queued rows do not tell whether they were written before or after.
+    #[error(
+        "the columns of {table} were changed, and its queued changes do not tell which of them came before"
+    )]
+    Mixed {
         /// Which one.
         table: TableName,
     },
@@ -65,13 +74,15 @@ pub struct QueueRow<'a> {
 pub struct QueueTable {
     relation: Arc<Relation>,
     kept: Vec<bool>,
+    /// Of the relation's columns, as SQL writes them.
+    types: Vec<String>,
 }
 
 impl QueueTable {
     /// Of the table as it is.
     pub fn new(table: &TableDef) -> Self {
         let stored = table.columns.iter().filter(|c| c.generated.is_none());
-        let columns = stored.map(|c| RelationColumn {
+        let columns = stored.clone().map(|c| RelationColumn {
             name: c.name.clone(),
             type_oid: c.type_oid,
             type_modifier: c.type_modifier,
@@ -86,7 +97,32 @@ impl QueueTable {
                 columns: columns.collect(),
             }),
             kept: table.columns.iter().map(|c| c.generated.is_none()).collect(),
+            types: stored.map(|c| c.type_sql.clone()).collect(),
         }
+    }
+
+    /// As a tick showed it.
+    pub(super) fn of_shape(oid: Oid, name: &TableName, shape: &Shape) -> Self {
+        let stored = shape.columns.iter().filter(|c| !c.generated);
+        let columns = stored.map(|c| RelationColumn {
+            name: c.name.clone(),
+            type_oid: c.type_oid,
+            type_modifier: c.type_modifier,
+            in_identity: true,
+        });
+        let relation =
+            Relation { oid, name: name.clone(), identity: ReplicaIdentity::Full, columns: columns.collect() };
+        QueueTable {
+            relation: Arc::new(relation),
+            kept: shape.columns.iter().map(|c| !c.generated).collect(),
+            types: shape.columns.iter().filter(|c| !c.generated).map(|c| c.type_sql.clone()).collect(),
+        }
+    }
+
+    /// The type of a column, as SQL writes it.
+    pub(super) fn type_of(&self, column: &str) -> Option<&str> {
+        let index = self.relation.column_index(column)?;
+        self.types.get(index).map(String::as_str)
     }
 
     /// The table's oid.
@@ -159,7 +195,7 @@ mod tests {
             identity: ReplicaIdentity::Full,
             columns,
         };
-        QueueTable { relation: Arc::new(relation), kept: kept.to_vec() }
+        QueueTable { relation: Arc::new(relation), kept: kept.to_vec(), types: Vec::new() }
     }
 
     fn row(op: u8, old: Option<&'static str>, new: Option<&'static str>) -> QueueRow<'static> {

@@ -1,19 +1,22 @@
 //! The reader of a stream's queues: a tick, then the rows that it shows and the one before did not, of all tables, in the
 //! order of the one sequence.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::capture::publish::Condition;
 use crate::capture::slot::stopped;
+use crate::capture::trigger::conditions::judge;
 use crate::capture::trigger::ddl;
+use crate::capture::trigger::layout::{Layouts, Shape, shapes};
 use crate::capture::trigger::reader::{
     BETWEEN_SNAPSHOTS, FIRST_PAGE, LOOK_EVERY, hand_on, has_news, next_rows, queue_row,
 };
 use crate::capture::trigger::rows::{QueueError, QueueTable, page};
 use crate::capture::trigger::stream_cleaner::StreamCleaner;
-use crate::capture::trigger::stream_ticks::{self, StreamConsumer, reshaped};
+use crate::capture::trigger::stream_ticks::{self, StreamConsumer};
 use crate::capture::trigger::tick::Tick;
 use crate::capture::{CaptureError, Written};
 use crate::model::{Change, Lsn, Oid, TxnBatch};
@@ -31,6 +34,8 @@ pub struct StreamTable {
     pub copied_at: Lsn,
     /// Nothing but new rows is wanted.
     pub insert_only: bool,
+    /// Only rows for which it holds are wanted.
+    pub condition: Option<Condition>,
 }
 
 /// Reads the queues of one stream until told to stop.
@@ -67,10 +72,13 @@ impl StreamReader {
             tables,
             consumer,
             ticks,
-            last,
             first: true,
             most,
             rows: FIRST_PAGE,
+            shapes: shapes(&last.shape),
+            layouts: Vec::new(),
+            changing: true,
+            last,
             truncated: None,
         };
         Ok(StreamReader { reading, cleaner })
@@ -101,13 +109,20 @@ fn pages(tables: &[StreamTable]) -> String {
             table.copied_at.0
         )
     };
-    let all: Vec<String> = tables.iter().enumerate().map(of).collect();
+    let mut all: Vec<String> = tables.iter().enumerate().map(of).collect();
+    // A stream of which every table waits for a copy reads none.
+    all.push(
+        "(SELECT NULL::int8 AS seq, NULL AS op, NULL AS old, NULL AS new, NULL AS xid, 0 AS of \
+              WHERE $1::int8 IS NULL AND $2::text IS NULL AND $3::text IS NULL AND $5::int8 IS NULL)"
+            .to_owned(),
+    );
     format!("SELECT * FROM ({}) AS queues ORDER BY seq LIMIT $4", all.join(" UNION ALL "))
 }
 
 /// Whether something committed that the snapshot $1 does not show.
 fn news(tables: &[StreamTable]) -> String {
-    let all: Vec<String> = tables.iter().map(|table| has_news(table.table.oid())).collect();
+    let mut all: Vec<String> = tables.iter().map(|table| has_news(table.table.oid())).collect();
+    all.push("$1::text IS NULL".to_owned());
     format!("SELECT {}", all.join(" OR "))
 }
 
@@ -128,6 +143,12 @@ struct Reading {
     most: usize,
     /// Of the next page.
     rows: i64,
+    /// What the last tick says of the tables.
+    shapes: BTreeMap<Oid, Shape>,
+    /// How rows are read, in the order of the tables.
+    layouts: Vec<Layouts>,
+    /// They were made for a batch in which a table changed.
+    changing: bool,
     /// A TRUNCATE, of as many tables as came one after the other in one transaction, and that transaction.
     truncated: Option<(String, Change)>,
 }
@@ -153,7 +174,7 @@ impl Reading {
                     stream_ticks::write(&self.session, &self.consumer, self.last.number + 1, None).await?
                 }
             };
-            self.check_shapes(&next)?;
+            self.look_at_shapes(&next)?;
             if !self.deliver(&next, &out, &mut stop).await? {
                 return Ok(());
             }
@@ -161,16 +182,28 @@ impl Reading {
         }
     }
 
-    /// A table that was changed after its copy ends the stream.
-    fn check_shapes(&self, next: &Tick) -> Result<(), CaptureError> {
-        let followed = |t: &&StreamTable| t.copied_at.0 <= self.last.number;
-        let oids: Vec<Oid> = self.tables.iter().filter(followed).map(|t| t.table.oid()).collect();
-        let Some(oid) = reshaped(&self.last, next, &oids) else { return Ok(()) };
-        let table = self.tables.iter().find(|t| t.table.oid() == oid);
-        match table {
-            Some(table) => Err(QueueError::Reshaped { table: table.table.name().clone() }.into()),
-            None => Ok(()),
+    /// How the rows up to `next` are read. A table whose triggers were changed after its copy may have missed some.
+    fn look_at_shapes(&mut self, next: &Tick) -> Result<(), CaptureError> {
+        if self.last.shape == next.shape && !self.changing {
+            return Ok(());
         }
+        let now = shapes(&next.shape);
+        let mut layouts = Vec::with_capacity(self.tables.len());
+        for table in &self.tables {
+            let (oid, name) = (table.table.oid(), table.table.name());
+            let before = self.shapes.get(&oid).filter(|_| table.copied_at.0 <= self.last.number);
+            layouts.push(match (before, now.get(&oid)) {
+                (Some(before), now) if now.is_none_or(|now| now.triggers != before.triggers) => {
+                    return Err(QueueError::Reshaped { table: name.clone() }.into());
+                }
+                (before, Some(now)) => Layouts::between((oid, name), before.unwrap_or(now), now),
+                (_, None) => Layouts::one(table.table.clone()),
+            });
+        }
+        // The batch behind this one is read as the table is by then.
+        self.changing = self.last.shape != next.shape;
+        (self.shapes, self.layouts) = (now, layouts);
+        Ok(())
     }
 
     async fn has_news(&self) -> Result<bool, CaptureError> {
@@ -214,22 +247,48 @@ impl Reading {
             .query(&sql, &[&*after, &next.snapshot, &self.last.snapshot, &self.rows, &number])
             .await
             .map_err(PgError::from)?;
-        let mut changes = Vec::with_capacity(found.len());
+        let mut read = Vec::with_capacity(found.len());
         for row in &found {
             let xid: &str = row.try_get(4).map_err(PgError::from)?;
             let of: i32 = row.try_get(5).map_err(PgError::from)?;
             let row = queue_row(row)?;
             *after = row.seq;
-            let Some(table) = usize::try_from(of).ok().and_then(|of| self.tables.get(of)) else { continue };
-            if table.insert_only && row.op != b'I' {
+            let Some(of) = usize::try_from(of).ok().filter(|of| *of < self.tables.len()) else { continue };
+            if self.tables[of].insert_only && row.op != b'I' {
                 continue;
             }
-            let change = table.table.change(&row)?;
-            changes.extend(take_in(&mut self.truncated, xid, change));
+            read.push((of, xid, Some(self.layouts[of].change(&row)?)));
+        }
+        self.judge(&mut read).await?;
+        let mut changes = Vec::with_capacity(read.len());
+        for (_, xid, change) in read {
+            changes.extend(change.into_iter().flat_map(|change| take_in(&mut self.truncated, xid, change)));
         }
         let last = i64::try_from(found.len()).unwrap_or(i64::MAX) < self.rows;
         self.rows = next_rows(self.rows, &changes, PAGE_BYTES, self.most);
         Ok((changes, last))
+    }
+}
+
+impl Reading {
+    /// Takes out what the tables' conditions do not let through.
+    async fn judge(&self, read: &mut [(usize, &str, Option<Change>)]) -> Result<(), CaptureError> {
+        for (of, table) in self.tables.iter().enumerate() {
+            let Some(condition) = &table.condition else { continue };
+            let ours: Vec<&mut Option<Change>> =
+                read.iter_mut().filter(|(table, ..)| *table == of).map(|(_, _, change)| change).collect();
+            let (mut places, mut changes) = (Vec::with_capacity(ours.len()), Vec::with_capacity(ours.len()));
+            for place in ours {
+                changes.extend(place.take());
+                places.push(place);
+            }
+            let name = table.table.name();
+            let judged = judge(&self.session, name, condition, &self.layouts[of], changes).await?;
+            for (place, change) in places.into_iter().zip(judged) {
+                *place = change;
+            }
+        }
+        Ok(())
     }
 }
 

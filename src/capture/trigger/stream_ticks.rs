@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
 
 use crate::capture::CaptureError;
 use crate::capture::trigger::rows::QueueError;
 use crate::capture::trigger::tick::{COLUMNS, Tick, tick};
-use crate::model::{Oid, PgTimestamp};
+use crate::model::{Lsn, Oid, PgTimestamp};
 use crate::pg::PgError;
 
 /// A stream as a reader of queues.
@@ -21,31 +22,17 @@ pub struct StreamConsumer {
     pub generation: i64,
 }
 
-/// Between the tables of a shape.
-const BETWEEN: char = '\u{1e}';
-
-/// Live columns, and our triggers with the transaction that touched each last, by table. $2 the tables' oids.
-const SHAPE: &str = "coalesce((SELECT pg_catalog.string_agg(q.oid::text || ' ' || \
-     coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%s %I %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ', ' \
-            ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = q.oid AND a.attnum > 0 AND NOT a.attisdropped), '') || '; ' || \
-     coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%s %s %s', t.tgname, t.tgenabled, t.xmin), ', ' ORDER BY t.tgname) \
-            FROM pg_catalog.pg_trigger t WHERE t.tgrelid = q.oid AND t.tgname LIKE '!repcloud%'), ''), pg_catalog.chr(30) ORDER BY q.oid) \
-     FROM pg_catalog.unnest($2::oid[]) AS q (oid)), '')";
-
-/// What a tick says of each table.
-pub(super) fn shapes(tick: &Tick) -> BTreeMap<Oid, &str> {
-    let table = |part: &'_ str| {
-        let (oid, _) = part.split_once(' ')?;
-        oid.parse().ok()
-    };
-    tick.shape.split(BETWEEN).filter_map(|part| Some((table(part)?, part))).collect()
-}
-
-/// The first table among `oids` that is not what it was.
-pub(super) fn reshaped(before: &Tick, now: &Tick, oids: &[Oid]) -> Option<Oid> {
-    let (before, now) = (shapes(before), shapes(now));
-    oids.iter().copied().find(|oid| before.get(oid).is_some_and(|shape| now.get(oid) != Some(shape)))
-}
+/// Live columns, and our triggers with the transaction that touched each last, by table: see `layout`. $2 the tables' oids.
+const SHAPE: &str = "coalesce((SELECT pg_catalog.jsonb_object_agg(q.oid::text, pg_catalog.jsonb_build_object('columns', \
+     coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('number', a.attnum, 'name', a.attname, 'type', a.atttypid::int8, \
+            'modifier', a.atttypmod, 'sql', pg_catalog.format_type(a.atttypid, a.atttypmod) || \
+            coalesce((SELECT pg_catalog.format(' COLLATE %I.%I', n.nspname, k.collname) FROM pg_catalog.pg_collation k \
+            JOIN pg_catalog.pg_namespace n ON n.oid = k.collnamespace WHERE k.oid = a.attcollation AND k.collname <> 'default'), ''), 'generated', a.attgenerated <> '') ORDER BY a.attnum) \
+            FROM pg_catalog.pg_attribute a WHERE a.attrelid = q.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'), \
+     'last', coalesce((SELECT c.relnatts FROM pg_catalog.pg_class c WHERE c.oid = q.oid), 0), \
+     'triggers', coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%s %s %s', t.tgname, t.tgenabled, t.xmin), ', ' ORDER BY t.tgname) \
+            FROM pg_catalog.pg_trigger t WHERE t.tgrelid = q.oid AND t.tgname LIKE '!repcloud%'), '')))::text \
+     FROM pg_catalog.unnest($2::oid[]) AS q (oid)), '{}')";
 
 /// Writes tick `number`. `snapshot`: of another session; without one it is this statement's own. The session must have
 /// `synchronous_commit` on and be in no transaction.
@@ -56,10 +43,11 @@ pub async fn write(
     snapshot: Option<&str>,
 ) -> Result<Tick, CaptureError> {
     let sql = format!(
-        "INSERT INTO repcloud.tick AS t (consumer, number, queue, generation, snapshot, shape, made_at) \
-         SELECT $1, $3, 0, $4, coalesce($5::text::pg_catalog.pg_snapshot, pg_catalog.pg_current_snapshot()), {SHAPE}, pg_catalog.clock_timestamp() \
+        "INSERT INTO repcloud.tick AS t (consumer, number, queue, generation, snapshot, shape, made_at, lsn) \
+         SELECT $1, $3, 0, $4, coalesce($5::text::pg_catalog.pg_snapshot, pg_catalog.pg_current_snapshot()), {SHAPE}, pg_catalog.clock_timestamp(), \
+           pg_catalog.pg_current_wal_insert_lsn() \
          ON CONFLICT (consumer, number) DO UPDATE SET queue = excluded.queue, generation = excluded.generation, \
-           snapshot = excluded.snapshot, shape = excluded.shape, made_at = excluded.made_at \
+           snapshot = excluded.snapshot, shape = excluded.shape, made_at = excluded.made_at, lsn = excluded.lsn \
          WHERE t.generation < excluded.generation RETURNING {COLUMNS}"
     );
     let StreamConsumer { name, queues, generation } = consumer;
@@ -132,6 +120,17 @@ pub struct Standing {
     pub bytes: u64,
 }
 
+/// Where the WAL was at each tick that is kept, by its number.
+pub async fn places(client: &Client, consumer: &str) -> Result<BTreeMap<u64, Lsn>, PgError> {
+    let sql = "SELECT number, lsn FROM repcloud.tick WHERE consumer = $1 AND lsn IS NOT NULL";
+    let rows = client.query(sql, &[&consumer]).await?;
+    let place = |row: &tokio_postgres::Row| -> Result<(u64, Lsn), tokio_postgres::Error> {
+        let (number, lsn): (i64, PgLsn) = (row.try_get(0)?, row.try_get(1)?);
+        Ok((u64::try_from(number).unwrap_or(0), Lsn(u64::from(lsn))))
+    };
+    Ok(rows.iter().map(place).collect::<Result<_, _>>()?)
+}
+
 /// True when `consumer` reads queues in this database.
 pub async fn reads_any(client: &Client, consumer: &str) -> Result<bool, PgError> {
     let there = "SELECT pg_catalog.to_regclass('repcloud.reads') IS NOT NULL";
@@ -198,13 +197,5 @@ mod tests {
         assert_eq!(kept(&[(5, 1), (6, 2), (7, 1), (8, 2)]), [5, 6]);
         assert_eq!(kept(&[(5, 1), (7, 1)]), [5]);
         assert_eq!(kept(&[(6, 1)]), [] as [u64; 0]);
-    }
-
-    #[test]
-    fn only_tables_that_both_ticks_know_are_compared() {
-        let (before, now) = (tick(1, "7 a\u{1e}8 b"), tick(2, "7 a\u{1e}8 c\u{1e}9 d"));
-        assert_eq!(reshaped(&before, &now, &[7, 9]), None);
-        assert_eq!(reshaped(&before, &now, &[7, 8, 9]), Some(8));
-        assert_eq!(reshaped(&now, &before, &[9]), Some(9));
     }
 }

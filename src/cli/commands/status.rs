@@ -137,15 +137,26 @@ fn describe(stream: &StreamView) -> String {
     let state = word(&stream.state);
     let process = stream.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
     let mut text = format!("{} → {}  {state}{process}\n", stream.source, stream.target);
-    let slot = stream.slot_status.as_deref().unwrap_or("not there");
-    text.push_str(&format!(
-        "  slot {} ({slot}), WAL kept {}, lag {} and {:.1} s, {} changes applied\n",
-        stream.slot,
-        size(stream.retained_wal_bytes),
-        size(stream.lag_bytes),
-        stream.lag_seconds,
-        stream.changes_applied
-    ));
+    let applied = stream.changes_applied;
+    text.push_str(&match stream.capture.as_str() {
+        "trigger" => format!(
+            "  queues of {} take {}, {}, {applied} changes applied\n",
+            stream.slot,
+            size(stream.retained_wal_bytes),
+            match stream.lag_seconds {
+                ..=0.0 => "nothing waits in them".to_owned(),
+                seconds => format!("the oldest change has waited at most {seconds:.1} s"),
+            }
+        ),
+        _ => format!(
+            "  slot {} ({}), WAL kept {}, lag {} and {:.1} s, {applied} changes applied\n",
+            stream.slot,
+            stream.slot_status.as_deref().unwrap_or("not there"),
+            size(stream.retained_wal_bytes),
+            size(stream.lag_bytes),
+            stream.lag_seconds
+        ),
+    });
     text.push_str(&format!(
         "  received {}, applied {}, confirmed {}\n",
         stream.received_lsn, stream.applied_lsn, stream.confirmed_lsn
