@@ -4,6 +4,7 @@
 //! is looked at again after everything that had been committed by then was applied; if the same row version (ctid and
 //! xmin) still differs, nothing on its way can explain it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ const SAMPLE_BYTES: u64 = 128 << 10;
 /// Ranges of a sample, of each table.
 const SAMPLE_RANGES: usize = 32;
 
+/// Columns that one statement compares: a row of a join, which has those of both tables, may have 1664.
+const MOST_COLUMNS: usize = 500;
+
 /// One direction: rows of `left` looked up in `right`.
 struct Direction<'a> {
     spec: &'a CompareSpec,
@@ -63,7 +67,7 @@ struct Direction<'a> {
 
 impl Direction<'_> {
     /// `(rows, suspects as text[])`; with `$1` only row versions among these.
-    fn sql(&self, range: Option<PageRange>) -> String {
+    fn sql(&self, range: Option<PageRange>, columns: &[(String, String)]) -> String {
         let other = if self.backwards { &self.spec.table } else { &self.spec.shadow };
         let join: Vec<String> = self
             .spec
@@ -76,12 +80,12 @@ impl Direction<'_> {
             .collect();
         let key = self.spec.key.first().map(|k| quote_ident(k)).unwrap_or_default();
         let missing = format!("d.{key} IS NULL");
-        let differs = if self.backwards || self.spec.columns.is_empty() {
+        let differs = if columns.is_empty() {
             missing
         } else {
-            let left: Vec<&str> = self.spec.columns.iter().map(|(_, sql)| sql.as_str()).collect();
+            let left: Vec<&str> = columns.iter().map(|(_, sql)| sql.as_str()).collect();
             let right: Vec<String> =
-                self.spec.columns.iter().map(|(name, _)| format!("d.{}", quote_ident(name))).collect();
+                columns.iter().map(|(name, _)| format!("d.{}", quote_ident(name))).collect();
             // Compares images byte by byte: no type needs an equality, 1.0 is not 1.00 and 0 is not -0.
             format!(
                 "{missing} OR pg_catalog.record_image_ne(ROW({}), ROW({}))",
@@ -104,20 +108,30 @@ impl Direction<'_> {
         )
     }
 
+    /// Rows, and where and in which version the suspects are.
     async fn look(
         &self,
         session: &Session,
         range: Option<PageRange>,
         only: &[String],
     ) -> Result<(u64, Vec<String>, Vec<String>), RepackError> {
-        let sql = self.sql(range);
+        let mut parts: Vec<&[(String, String)]> = self.spec.columns.chunks(MOST_COLUMNS).collect();
+        if self.backwards || parts.is_empty() {
+            parts = vec![&[]];
+        }
         let only = only.to_vec();
         let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
             if range.is_some() { &[] } else { &[&only] };
-        let what = format!("comparing {} with its rebuilt copy", self.spec.table);
-        let row = session.query_one(&sql, parameters).await.map_err(doing(what))?;
-        let rows: i64 = row.try_get(0)?;
-        Ok((u64::try_from(rows).unwrap_or(0), row.try_get(1)?, row.try_get(2)?))
+        let (mut rows, mut suspects) = (0_i64, BTreeMap::new());
+        for columns in parts {
+            let what = format!("comparing {} with its rebuilt copy", self.spec.table);
+            let row = session.query_one(&self.sql(range, columns), parameters).await.map_err(doing(what))?;
+            rows = rows.max(row.try_get(0)?);
+            let (at, versions): (Vec<String>, Vec<String>) = (row.try_get(1)?, row.try_get(2)?);
+            suspects.extend(versions.into_iter().zip(at));
+        }
+        let (versions, at) = suspects.into_iter().unzip();
+        Ok((u64::try_from(rows).unwrap_or(0), at, versions))
     }
 }
 
