@@ -10,7 +10,7 @@ use crate::apply::single::stamp_text;
 use crate::model::{Lsn, RetryAdvice, TableName};
 use crate::pg::PgError;
 
-pub use crate::apply::lane_rows::{LanePosition, lowest, take_over_lanes};
+pub use crate::apply::lane_rows::{LanePosition, changes, lowest, take_over_lanes};
 pub use crate::apply::table_state::{
     TableRecord, TableState, known_storage, read_dropped, read_leaves, read_tables, set_dropped,
     set_known_columns, set_table_state, write_leaves, write_table,

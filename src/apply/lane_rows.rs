@@ -101,3 +101,10 @@ pub async fn lowest(client: &Client, key: &StreamKey) -> Result<Option<Lsn>, Sta
     let row = client.query_one(&sql, &[&key.source, &key.target]).await?;
     Ok(row.try_get::<_, Option<PgLsn>>(0)?.map(|at| Lsn(u64::from(at))))
 }
+
+/// Changes that the lanes of a stream have written together since its slot was made.
+pub async fn changes(client: &Client, key: &StreamKey) -> Result<u64, StateError> {
+    let sql = format!("SELECT coalesce(sum(changes), 0)::int8 FROM repcloud.checkpoint WHERE {OF_ALL_LANES}");
+    let row = client.query_one(&sql, &[&key.source, &key.target]).await?;
+    Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0))
+}

@@ -206,6 +206,9 @@ pub(super) async fn repack(
         checks.extend(findings.into_iter().map(|finding| of_repack(server, finding)));
     }
     counted(&mut checks, "tables to repack", chosen.tables.len(), bad);
+    for missing in chosen.missing {
+        checks.push(Check::fail(&format!("table {}", missing.asked), missing.reason));
+    }
     for (table, why) in chosen.left_out {
         checks.push(Check::warn(&format!("table {table}"), format!("left out: {why}")));
     }

@@ -26,7 +26,7 @@ use crate::flow::queue_setup::{condition, is_followed, oids};
 use crate::flow::slot::HeldSnapshot;
 use crate::flow::start::{SlotFacts, SystemFacts};
 use crate::flow::work::TableWork;
-use crate::model::{Events, Lsn, Oid, ReplicaIdentity, quote_ident};
+use crate::model::{Events, Lsn, Oid, ReplicaIdentity};
 use crate::pg::{self, Session};
 
 /// What the facts call the plugin of a stream by triggers.

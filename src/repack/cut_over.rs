@@ -32,16 +32,12 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
             lock_timeout.as_millis()
         ));
     }
-    let after: Vec<String> = {
-        let plan = &job.definition()?.plan;
-        plan.after.iter().map(|step| step.statement.clone()).chain(plan.drop_old.iter().cloned()).collect()
-    };
-    state::set_after(&job.session, job.oid, &after).await?;
     let attempts = job.options.run.attempts.max(1);
     let mut last = Outcome::Blocked(Blockers::default());
     // Once: no snapshot that begins later is older than the copy.
     old_snapshots(job).await?;
     let mut filled = fill::fill(job).await?;
+    write_down_the_rest(job).await?;
     for attempt in 1..=attempts {
         steps::converge(job).await?;
         job.report.swap_attempts = attempt;
@@ -70,6 +66,7 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
             rest(job, attempt, lock_timeout).await?;
             // A person may have paused it, or the window has closed.
             wait_for_the_word(job).await?;
+            job.renew_definition().await?;
         }
     }
     Err(match last {
@@ -92,6 +89,14 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Result<(), RepackError> {
             RepackError::Internal("an attempt that ended was forgotten".to_owned())
         }
     })
+}
+
+/// What is to be done after the exchange, whoever does it.
+async fn write_down_the_rest(job: &Job<'_>) -> Result<(), RepackError> {
+    let plan = &job.definition()?.plan;
+    let after: Vec<String> =
+        plan.after.iter().map(|step| step.statement.clone()).chain(plan.drop_old.iter().cloned()).collect();
+    state::set_after(&job.session, job.oid, &after).await
 }
 
 async fn once(

@@ -4,7 +4,7 @@ mod look;
 
 use std::fmt::Write as _;
 
-pub use look::{Seen, look};
+pub use look::{Seen, SeenLine, look};
 use serde::Serialize;
 
 use super::alignment::Alignment;

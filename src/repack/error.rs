@@ -8,10 +8,8 @@ use crate::flow::FlowError;
 use crate::model::{RetryAdvice, TableName};
 use crate::pg::PgError;
 use crate::repack::dependents::DependentsError;
-use crate::repack::job::Unusable;
 use crate::repack::plan::PlanError;
 use crate::repack::preflight::PreflightError;
-use crate::repack::select::SelectError;
 use crate::verify::VerifyError;
 
 /// Why a repack ended.
@@ -42,11 +40,19 @@ pub enum RepackError {
         /// Which one.
         table: TableName,
     },
-    /// The table is not there, or no longer.
+    /// The table is not there; nothing was begun.
     #[error("table {table} does not exist")]
     Missing {
         /// Which one.
         table: TableName,
+    },
+    /// The table went away, or another took its name, while it was being repacked.
+    #[error("the repack of {table} cannot go on: {what}")]
+    Gone {
+        /// What it was called.
+        table: TableName,
+        /// What became of it.
+        what: String,
     },
     /// The table was changed while it was repacked.
     #[error("{table} was changed while it was being repacked: {}", .differences.join("; "))]
@@ -67,13 +73,13 @@ pub enum RepackError {
     /// A swap of what is not, or no longer, prepared.
     #[error(
         "{table} cannot be exchanged, {}; nothing was changed: `repcloud repack` or `prepare` copies it, `abort` removes what there is",
-        .why.map_or_else(|| "it is not prepared".to_owned(), |why| why.to_string())
+        .why.as_deref().unwrap_or("it is not prepared")
     )]
     NotPrepared {
         /// Which one.
         table: TableName,
         /// Why not.
-        why: Option<Unusable>,
+        why: Option<String>,
     },
     /// Rows differ.
     #[error("{differences} rows of the rebuilt {table} differ from the original; the swap was not tried")]
@@ -152,8 +158,8 @@ pub enum RepackError {
     /// A person asked for it.
     #[error("stopped; what is prepared stays, `repcloud repack` goes on and `repcloud abort` undoes it")]
     Stopped,
-    /// `abort` took it from this process.
-    #[error("stopped by `repcloud abort`, which undoes it")]
+    /// Another process took it from this one.
+    #[error("undone by another process, for `repcloud abort` or `drop-schema`")]
     Taken,
     /// A step took longer than it may.
     #[error("{what} did not end within {seconds} s")]
@@ -184,9 +190,6 @@ pub enum RepackError {
     /// State.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Which tables.
-    #[error(transparent)]
-    Select(#[from] SelectError),
     /// What speaks against a repack.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
@@ -232,7 +235,6 @@ impl RepackError {
             RepackError::Flow(error) => error.advice(),
             RepackError::Setup(error) => error.advice(),
             RepackError::Copy(error) => error.advice(),
-            RepackError::Select(error) => error.advice(),
             RepackError::Preflight(error) => error.advice(),
             RepackError::Dependents(error) => error.advice(),
             RepackError::Catalog(error) => error.advice(),
@@ -245,6 +247,7 @@ impl RepackError {
             | RepackError::NotUndone(_)
             | RepackError::Running { .. }
             | RepackError::Missing { .. }
+            | RepackError::Gone { .. }
             | RepackError::Changed { .. }
             | RepackError::NotAlike { .. }
             | RepackError::NotPrepared { .. }
@@ -296,9 +299,10 @@ mod tests {
             RepackError::NotUndone(differences()),
             RepackError::Running { table: table() },
             RepackError::Missing { table: table() },
+            RepackError::Gone { table: table(), what: "it was dropped".to_owned() },
             RepackError::Changed { table: table(), differences: differences() },
             RepackError::NotAlike { table: table(), differences: differences() },
-            RepackError::NotPrepared { table: table(), why: Some(Unusable::Changed) },
+            RepackError::NotPrepared { table: table(), why: Some("it was changed".to_owned()) },
             RepackError::Differs { table: table(), differences: 3 },
             RepackError::NotGranted { table: table(), attempts: 2, blocked_by: vec!["pid 7".to_owned()] },
             RepackError::OutOfTime { table: table(), attempts: 2, limit_ms: 300, during: "waiting" },

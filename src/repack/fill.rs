@@ -1,9 +1,11 @@
 //! Fills the materialized views over the shadow shortly before the exchange, and tells whether somebody has filled the old ones since:
 //! what they hold must never become older.
 
-use crate::model::Oid;
+use crate::model::{Oid, TableName};
 use crate::pg::{self, Session};
+use crate::repack::dependents::Matview;
 use crate::repack::error::{RepackError, doing};
+use crate::repack::plan::SHADOW_SCHEMA;
 use crate::repack::runner::Job;
 use crate::repack::steps;
 
@@ -20,18 +22,29 @@ pub(crate) fn old_views(job: &Job<'_>) -> Result<Vec<Oid>, RepackError> {
     Ok(job.definition()?.inventory.matviews.iter().map(|view| view.oid).collect())
 }
 
+/// The one of the same name over the shadow.
+fn in_shadow(view: &Matview) -> TableName {
+    TableName::new(SHADOW_SCHEMA, &view.name)
+}
+
 /// Fills them; the marks of the old ones from before.
 pub(crate) async fn fill(job: &mut Job<'_>) -> Result<String, RepackError> {
     let marks = marks(&job.session, &old_views(job)?).await?;
+    // Which are filled is as of now: a first REFRESH, or one WITH NO DATA, is followed too.
+    job.renew_definition().await?;
     let definition = job.definition()?;
     let views = definition.plan.refresh.clone();
-    let filled = |view: &&crate::repack::dependents::Matview| view.populated;
+    let filled = |view: &&Matview| view.populated;
     let names: Vec<String> =
         definition.inventory.matviews.iter().filter(filled).map(|view| view.place().to_string()).collect();
-    if views.is_empty() {
+    let empty: Vec<TableName> =
+        definition.inventory.matviews.iter().filter(|view| !view.populated).map(in_shadow).collect();
+    if views.is_empty() && empty.is_empty() {
         return Ok(marks);
     }
-    job.events.info(format!("{}: filling {}", job.table, names.join(", ")));
+    if !names.is_empty() {
+        job.events.info(format!("{}: filling {}", job.table, names.join(", ")));
+    }
     let watch = steps::control(job).await?;
     let mut following = job.following.take();
     let vacuum = if job.options.settings.analyze_tables { "VACUUM (ANALYZE)" } else { "VACUUM" };
@@ -40,6 +53,11 @@ pub(crate) async fn fill(job: &mut Job<'_>) -> Result<String, RepackError> {
         let session = pg::connect(connect).await?;
         // A view is filled as its owner sees the table, policies and all.
         session.batch_execute("SET statement_timeout = 0; SET row_security = on").await?;
+        for view in &empty {
+            // It may have been filled for an earlier attempt.
+            let sql = format!("REFRESH MATERIALIZED VIEW {view} WITH NO DATA");
+            session.batch_execute(&sql).await.map_err(doing(format!("emptying {view}")))?;
+        }
         for view in &views {
             let sql = format!("REFRESH MATERIALIZED VIEW {view}");
             session.batch_execute(&sql).await.map_err(doing(format!("filling {view}")))?;
@@ -57,7 +75,7 @@ pub(crate) async fn fill(job: &mut Job<'_>) -> Result<String, RepackError> {
         "filled anew just before the exchange, so they may hold more than their last REFRESH gave: {}",
         names.join(", ")
     );
-    if !job.report.notes.contains(&note) {
+    if !names.is_empty() && !job.report.notes.contains(&note) {
         job.report.notes.push(note);
     }
     Ok(marks)

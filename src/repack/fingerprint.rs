@@ -50,6 +50,9 @@ const OURS: &[&str] = &[
 /// How entries begin that an exchange leaves to VALIDATE CONSTRAINT.
 const VALIDITY: &str = "validity of ";
 
+/// How entries begin that tell whether something is filled: no change of the table, but the exchange must leave it as it is.
+const CONTENT: &str = "content of ";
+
 /// Objects by name, each with its definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -128,9 +131,7 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
     for view in &inventory.views {
         book.add(format!("view {}", view.place()), view);
     }
-    for view in &inventory.matviews {
-        book.add(format!("materialized view {}", view.place()), &plain(view));
-    }
+    matviews(inventory, &mut book);
     for function in &inventory.functions {
         book.add(format!("function {}", function.signature), function);
     }
@@ -164,10 +165,19 @@ fn places(inventory: &Inventory, book: &mut Book) {
     }
 }
 
+fn matviews(inventory: &Inventory, book: &mut Book) {
+    for view in &inventory.matviews {
+        let label = format!("materialized view {}", view.place());
+        book.add(format!("{CONTENT}{label}"), &view.populated);
+        book.add(label, &plain(view));
+    }
+}
+
 /// A materialized view without what makes no difference.
 fn plain(view: &Matview) -> Matview {
     let mut view = view.clone();
     view.grants.get_or_insert_with(|| view.standard_grants.clone());
+    view.populated = true;
     view.indexes.retain(|index| index.valid);
     view.indexes.sort_by(|a, b| a.name.cmp(&b.name));
     for column in &mut view.columns {
@@ -232,8 +242,12 @@ impl Fingerprint {
         format!("replica identity of table {table}")
     }
 
-    /// Names of the objects that are in one only or differ.
+    /// Names of the objects that are in one only or differ. Whether a materialized view is filled is no difference.
     pub fn differences(&self, other: &Fingerprint) -> Vec<String> {
+        self.all(other).into_iter().filter(|name| !name.starts_with(CONTENT)).collect()
+    }
+
+    fn all(&self, other: &Fingerprint) -> Vec<String> {
         let mut names: Vec<&String> = self.objects.keys().chain(other.objects.keys()).collect();
         names.sort();
         names.dedup();
@@ -244,9 +258,9 @@ impl Fingerprint {
             .collect()
     }
 
-    /// The same without the validity of foreign keys, which comes back only after the exchange.
+    /// What an exchange has changed: all, but for the validity of foreign keys, which comes back only after it.
     pub fn differences_in_exchange(&self, other: &Fingerprint) -> Vec<String> {
-        self.differences(other).into_iter().filter(|name| !name.starts_with(VALIDITY)).collect()
+        self.all(other).into_iter().filter(|name| !name.starts_with(VALIDITY)).collect()
     }
 
     /// As text to store; equal fingerprints give equal texts.

@@ -1,10 +1,12 @@
 //! Floor 5: rebuilds a live table beside itself and exchanges the two.
 
+mod abort;
 pub mod alignment;
 pub mod ask;
 pub mod bloat;
 mod blockers;
 mod catch_up;
+mod changed;
 pub mod cleanup;
 pub mod compare;
 mod converge;

@@ -41,6 +41,8 @@ pub struct Selection {
     pub tables: Vec<TableName>,
     /// Every table of these schemas that can be repacked.
     pub schemas: Vec<String>,
+    /// They were named for this run, not in the configuration: each is spoken of, also where there is nothing to be done.
+    pub typed: bool,
     /// Only tables of which at least this part is bloat, by estimate, in percent of the heap.
     pub min_bloat: Option<f64>,
     /// Only tables of at least this size in bytes, with indexes and TOAST.

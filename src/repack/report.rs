@@ -3,6 +3,10 @@
 use serde::Serialize;
 
 use crate::model::{Oid, TableName};
+use crate::repack::error::RepackError;
+
+/// The reason of an abort that found nothing.
+pub const NOTHING_TO_UNDO: &str = "there was nothing to undo";
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,6 +62,9 @@ pub struct TableReport {
     /// A person asked the whole run to end while it was at this table; not part of the JSON.
     #[serde(skip)]
     pub ends_run: bool,
+    /// It was interrupted: `stop`, SIGTERM or Ctrl-C; not part of the JSON.
+    #[serde(skip)]
+    pub interrupted: bool,
     /// It failed because another process works on the table; not part of the JSON.
     #[serde(skip)]
     pub other_works: bool,
@@ -70,10 +77,29 @@ pub struct TableReport {
 }
 
 impl TableReport {
+    /// What was asked for and cannot be done, and why.
+    pub(crate) fn refused(asked: String, reason: String) -> Self {
+        TableReport { outcome: Outcome::Refused, reason: Some(reason), ..TableReport::named(asked) }
+    }
+
+    /// It was not even begun, for this reason.
+    pub(crate) fn failed(table: &TableName, error: &RepackError) -> Self {
+        TableReport {
+            reason: Some(error.to_string()),
+            hint: error.hint(),
+            interrupted: matches!(error, RepackError::Stopped),
+            ..TableReport::new(table)
+        }
+    }
+
     /// Before anything happened.
     pub fn new(table: &TableName) -> Self {
+        TableReport::named(table.to_string())
+    }
+
+    fn named(table: String) -> Self {
         TableReport {
-            table: table.to_string(),
+            table,
             outcome: Outcome::Failed,
             reason: None,
             capture: "slot",
@@ -88,6 +114,7 @@ impl TableReport {
             swap_attempts: 0,
             total_seconds: 0.0,
             ends_run: false,
+            interrupted: false,
             other_works: false,
             hint: None,
             notes: Vec::new(),
@@ -100,7 +127,7 @@ pub(crate) fn changed_identity(
     table: &TableName,
     (old, new): (Oid, Oid),
     publications: &[String],
-    analyzed: bool,
+    (analyzed, reordered): (bool, bool),
 ) -> Vec<String> {
     let mut notes = vec![
         format!(
@@ -112,6 +139,13 @@ pub(crate) fn changed_identity(
              must be prepared again"
         ),
     ];
+    if reordered {
+        notes.push(format!(
+            "the columns of {table} have another order: a statement prepared before with SELECT * fails with \
+             \"cached plan must not change result type\" until it is prepared again; look at what takes columns by their place \
+             (SELECT *, INSERT and COPY without column names)"
+        ));
+    }
     let advice = if analyzed { "" } else { "; it was not analyzed (analyze_tables), so run ANALYZE" };
     notes.push(format!("the counters of {table} in pg_stat_user_tables begin at zero{advice}"));
     if !publications.is_empty() {
@@ -130,10 +164,15 @@ mod tests {
     #[test]
     fn what_changed_identity_is_named() {
         let table = TableName::new("public", "t");
-        let plain = changed_identity(&table, (10, 20), &[], true);
+        let plain = changed_identity(&table, (10, 20), &[], (true, false));
         assert!(plain.len() == 3 && plain[0].contains("oid 20 (it was 10)"), "{plain:?}");
         assert!(!plain[2].contains("ANALYZE"), "{plain:?}");
-        let other = changed_identity(&table, (10, 20), &["p".into(), "q".into()], false);
+        let other = changed_identity(&table, (10, 20), &["p".into(), "q".into()], (false, false));
+        let reordered = changed_identity(&table, (10, 20), &[], (true, true));
+        assert!(
+            reordered.len() == 4 && reordered[2].contains("must not change result type"),
+            "{reordered:?}"
+        );
         assert!(other[2].contains("run ANALYZE") && other[3].contains("published by p, q"), "{other:?}");
     }
 }

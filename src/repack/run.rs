@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::model::{Events, TableName};
 use crate::pg::{self, Session};
+pub use crate::repack::abort::abort;
 use crate::repack::compare::Compared;
 use crate::repack::error::RepackError;
 use crate::repack::job::Goal;
@@ -32,16 +33,30 @@ pub async fn repack(
 ) -> Result<Vec<TableReport>, RepackError> {
     let session = pg::connect(&options.connect).await?;
     let chosen = select::select(&session, &options.selection, &options.rules).await?;
+    let begun = if chosen.missing.is_empty() { Vec::new() } else { all_unfinished(&session).await? };
     session.close().await?;
     for (table, reason) in &chosen.left_out {
         events.info(format!("{table} is left out: {reason}"));
     }
     let mut reports = Vec::with_capacity(chosen.tables.len());
-    for table in chosen.tables {
+    let mut tables = Vec::with_capacity(chosen.tables.len());
+    for missing in chosen.missing {
+        // One that was renamed or dropped since its repack began has something to be removed.
+        match begun.iter().find(|row| row.table.to_string() == missing.asked) {
+            Some(row) => tables.push(row.table.clone()),
+            None => {
+                let report = TableReport::refused(missing.asked, missing.reason);
+                told(&report);
+                reports.push(report);
+            }
+        }
+    }
+    tables.extend(chosen.tables.into_iter().map(|table| table.name));
+    for table in &tables {
         if *stop.borrow() {
             break;
         }
-        let report = run_table(options, &table.name, goal, events, stop.clone()).await;
+        let report = run_table(options, table, goal, events, stop.clone()).await;
         told(&report);
         let ends = report.ends_run;
         reports.push(report);
@@ -55,94 +70,81 @@ pub async fn repack(
 /// How often a process that applies changes is looked for that has the table each time it could be taken over.
 const ASK_AGAIN: u32 = 3;
 
-/// Exchanges what is prepared: by asking the process that applies its changes, or here.
+/// Exchanges what is prepared: by asking the process that applies its changes, or here. A table that was named for this run and is
+/// not prepared has its report too.
 pub async fn swap(
     options: &RepackOptions,
     events: &Events,
     stop: &watch::Receiver<bool>,
     mut told: impl FnMut(&TableReport),
 ) -> Result<Vec<TableReport>, RepackError> {
+    let rows = unfinished(options).await?;
+    let session = pg::connect(&options.connect).await?;
+    let selection = select::with_partitions(&session, &options.selection).await?;
+    session.close().await?;
+    let named = if selection.typed { selection.tables } else { Vec::new() };
+    let is_ready = |row: &&RepackRow| row.prepared || row.state >= RepackState::CaughtUp;
     let mut reports = Vec::new();
-    for row in unfinished(options).await? {
-        let ready = row.prepared || row.state >= RepackState::CaughtUp;
-        if !ready {
-            continue;
-        }
-        let mut tries = ASK_AGAIN;
-        let report = loop {
-            if ask_running(options, &row, "swap").await? {
-                events.info(format!(
-                    "{}: asked the process that applies its changes, which goes by the options it was started with",
-                    row.table
-                ));
-                break follow_swap(options, &row, stop).await?;
-            }
-            let report = run_table(options, &row.table, Goal::Swap, events, stop.clone()).await;
-            tries -= 1;
-            // It had lost its connection when it was looked for.
-            if !report.other_works || tries == 0 || *stop.borrow() {
-                break report;
-            }
-        };
+    let mut add = |report: TableReport| {
         told(&report);
         reports.push(report);
+    };
+    for row in rows.iter().filter(is_ready) {
+        add(swap_one(options, row, events, stop).await?);
+    }
+    for table in named.iter().filter(|table| !rows.iter().filter(is_ready).any(|row| row.table == **table)) {
+        add(run_table(options, table, Goal::Swap, events, stop.clone()).await);
     }
     Ok(reports)
 }
 
-/// Compares tables with their unfinished copies.
+async fn swap_one(
+    options: &RepackOptions,
+    row: &RepackRow,
+    events: &Events,
+    stop: &watch::Receiver<bool>,
+) -> Result<TableReport, RepackError> {
+    let mut tries = ASK_AGAIN;
+    loop {
+        if ask_running(options, row, "swap").await? {
+            events.info(format!(
+                "{}: asked the process that applies its changes, which goes by the options it was started with",
+                row.table
+            ));
+            return follow_swap(options, row, stop).await;
+        }
+        let report = run_table(options, &row.table, Goal::Swap, events, stop.clone()).await;
+        tries -= 1;
+        // It had lost its connection when it was looked for.
+        if !report.other_works || tries == 0 || *stop.borrow() {
+            return Ok(report);
+        }
+    }
+}
+
+/// Compares tables with their unfinished copies, of a partitioned table each partition; `told` hears how each ended.
+///
+/// # Errors
+/// The tables could not be looked up.
 pub async fn verify(
     options: &RepackOptions,
     events: &Events,
     stop: &watch::Receiver<bool>,
-    mut told: impl FnMut(&TableName, Compared, f64),
-) -> Result<u64, RepackError> {
-    let mut differences = 0;
-    for table in &options.selection.tables {
-        let began = Instant::now();
-        let compared = Box::pin(verify_table(options, table, events, stop.clone())).await?;
-        told(table, compared, began.elapsed().as_secs_f64());
-        differences += compared.differences;
-    }
-    Ok(differences)
-}
-
-/// Undoes what is unfinished; a process that works on it is stopped first.
-pub async fn abort(
-    options: &RepackOptions,
-    events: &Events,
-    mut told: impl FnMut(&TableReport),
-) -> Result<Vec<TableReport>, RepackError> {
-    const LIMIT: Duration = Duration::from_secs(60);
-    let never = watch::channel(false).1;
-    // Of a process that has more tables before it only this one is taken, unless everything is to be undone.
-    let Selection { tables, schemas, .. } = &options.selection;
-    let request = if tables.is_empty() && schemas.is_empty() { "yield all" } else { "yield" };
-    let mut tables: Vec<TableName> = Vec::new();
-    for row in unfinished(options).await? {
-        if ask_running(options, &row, request).await? {
-            let deadline = Instant::now() + LIMIT;
-            while is_running(options, &row).await? && Instant::now() < deadline {
-                sleep(Duration::from_millis(200)).await;
-            }
-        }
-        tables.push(row.table);
-    }
+    mut told: impl FnMut(&TableName, Result<Compared, RepackError>, f64),
+) -> Result<(), RepackError> {
     let session = pg::connect(&options.connect).await?;
     let selection = select::with_partitions(&session, &options.selection).await?;
     session.close().await?;
-    for name in &selection.tables {
-        if !tables.contains(name) {
-            tables.push(name.clone());
+    for table in &selection.tables {
+        let began = Instant::now();
+        let compared = Box::pin(verify_table(options, table, events, stop.clone())).await;
+        let ends = matches!(compared, Err(RepackError::Stopped));
+        told(table, compared, began.elapsed().as_secs_f64());
+        if ends {
+            break;
         }
     }
-    let mut reports = Vec::new();
-    for table in &tables {
-        let report = run_table(options, table, Goal::Abort, events, never.clone()).await;
-        told(&report);
-        reports.push(report);
-    }
-    Ok(reports)
+    Ok(())
 }
 
 /// The request that limits the WAL rate of a running copy, in bytes a second; `None`: no limit.
@@ -173,7 +175,8 @@ pub async fn create_schema(options: &RepackOptions) -> Result<(), RepackError> {
 /// Undoes every unfinished repack and removes our schemas; refused while a stream has its state there.
 pub async fn drop_schema(options: &RepackOptions, events: &Events) -> Result<(), RepackError> {
     let everything = RepackOptions { selection: Selection::default(), ..options.clone() };
-    let reports = abort(&everything, events, |_| {}).await?;
+    let never = watch::channel(false).1;
+    let reports = abort(&everything, events, &never, |_| {}).await?;
     let failed: Vec<String> = reports
         .iter()
         .filter(|r| r.outcome != Outcome::Aborted && r.outcome != Outcome::Swapped)
@@ -201,6 +204,17 @@ pub async fn unfinished(options: &RepackOptions) -> Result<Vec<RepackRow>, Repac
     Ok(rows.into_iter().filter(wanted).collect())
 }
 
+/// All unfinished repacks; none where our role may not see them, which pre-flight says.
+async fn all_unfinished(session: &Session) -> Result<Vec<RepackRow>, RepackError> {
+    let there = match state::exists(session).await {
+        Err(RepackError::Refused(_)) => false,
+        there => there?,
+    };
+    let mut rows = if there { state::read_all(session).await? } else { Vec::new() };
+    rows.retain(RepackRow::is_unfinished);
+    Ok(rows)
+}
+
 async fn is_running(options: &RepackOptions, row: &RepackRow) -> Result<bool, RepackError> {
     let session = pg::connect(&options.connect).await?;
     let running = state::is_locked(&session, row.table_oid).await?;
@@ -219,6 +233,9 @@ async fn ask_running(options: &RepackOptions, row: &RepackRow, request: &str) ->
     Ok(asked)
 }
 
+/// How long a process that has ended may take to say why.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// Waits for what the process that was asked makes of it.
 async fn follow_swap(
     options: &RepackOptions,
@@ -227,6 +244,7 @@ async fn follow_swap(
 ) -> Result<TableReport, RepackError> {
     let session = pg::connect(&options.connect).await?;
     let mut report = TableReport::new(&row.table);
+    let mut ended: Option<Instant> = None;
     loop {
         // Looked at before the state is read: what a process that has ended left is its last word.
         let running = is_running(options, row).await?;
@@ -240,11 +258,18 @@ async fn follow_swap(
         match now.state {
             RepackState::Cleaned => report.outcome = Outcome::Swapped,
             RepackState::Abandoned => {
-                report.reason =
-                    Some("it failed and was undone; the process that worked on it has told why".to_owned());
+                report.outcome = Outcome::Aborted;
+                let why = "it was undone; the process that worked on it, or `repcloud abort`, has told why";
+                report.reason = Some(why.to_owned());
             }
-            _ if *stop.borrow() => report.reason = Some("interrupted; the other process goes on".to_owned()),
-            _ if !running => {
+            _ if *stop.borrow() => {
+                report.interrupted = true;
+                report.reason = Some("interrupted; the other process goes on".to_owned());
+            }
+            // It writes down why it ended, or undoes it, on another session than the one that was seen.
+            _ if !running
+                && (now.error.is_some() || ended.get_or_insert_with(Instant::now).elapsed() > LAST_WORD) =>
+            {
                 report.reason =
                     Some(now.error.unwrap_or_else(|| "the process that worked on it has ended".to_owned()));
             }

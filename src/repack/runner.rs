@@ -1,30 +1,31 @@
 //! Carries out the steps that `job` decides, for one table.
 
+use std::sync::atomic::Ordering;
+
 use tokio::sync::watch;
 
 use crate::apply::checkpoint;
 use crate::capture::auto::Way;
-use crate::catalog::{TableDef, read_table};
+use crate::catalog::TableDef;
 use crate::copy::CopyError;
 use crate::flow::slot::HeldSnapshot;
 use crate::model::{Events, Oid, RetryAdvice, TableName};
 use crate::pg::{self, Session};
 use crate::repack::catch_up::Following;
 use crate::repack::cut_over;
-use crate::repack::dependents::{self, Inventory};
+use crate::repack::dependents::Inventory;
 use crate::repack::error::RepackError;
-use crate::repack::fingerprint::{Fingerprint, expected, fingerprint};
+use crate::repack::fingerprint::Fingerprint;
 use crate::repack::job::{Facts, Goal, Place, SlotFact, Step, Unusable, next_step};
 use crate::repack::options::RepackOptions;
-use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
+use crate::repack::plan::RepackPlan;
 use crate::repack::preflight::slot;
 use crate::repack::preflight::space::bytes;
 use crate::repack::rebuild::Rebuild;
-use crate::repack::report::{Outcome, TableReport, changed_identity};
+use crate::repack::report::{NOTHING_TO_UNDO, Outcome, TableReport, changed_identity};
 use crate::repack::shadow::{self, OURS, relation_oid};
 use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::steps;
-use crate::repack::table_run::NOTHING_TO_UNDO;
 use crate::repack::watch::{Shown, retained_wal};
 
 /// What was thrown away and begun anew.
@@ -47,6 +48,8 @@ pub(crate) struct Job<'a> {
     /// Changes are read from a queue.
     pub(crate) queue: bool,
     pub(crate) definition: Option<Definition>,
+    /// What is no longer as it was when the repack began.
+    pub(crate) changed: Vec<String>,
     pub(crate) snapshot: Option<HeldSnapshot>,
     pub(crate) following: Option<Following>,
     pub(crate) report: TableReport,
@@ -93,44 +96,6 @@ impl Job<'_> {
         }
     }
 
-    /// What became of the repack that this process had begun as `begun` before it lost its connection, when another process
-    /// (`swap`, `abort`) ended it since.
-    pub(crate) async fn ended_elsewhere(
-        &mut self,
-        begun: Option<Oid>,
-    ) -> Result<Option<Outcome>, RepackError> {
-        let Some(begun) = begun.filter(|begun| *begun != self.oid) else { return Ok(None) };
-        let Some(row) = state::read(&self.session, begun).await? else { return Ok(None) };
-        (self.report.bytes_before, self.report.bytes_after) = (row.bytes_before, row.bytes_after);
-        Ok(match row.state {
-            RepackState::Cleaned => Some(Outcome::Swapped),
-            RepackState::Abandoned => Some(Outcome::Aborted),
-            _ => None,
-        })
-    }
-
-    /// A statement that fails because the table was changed under it: that is what there is to say.
-    async fn explain(&self, error: RepackError) -> RepackError {
-        let (RepackError::Statement { .. } | RepackError::Dependents(_) | RepackError::Changed { .. }) =
-            &error
-        else {
-            return error;
-        };
-        let Some(before) = &self.definition else { return error };
-        match relation_oid(&self.session, self.table).await {
-            Ok(Some(oid)) if oid == self.oid => {}
-            Ok(_) => return RepackError::Missing { table: self.table.clone() },
-            Err(_) => return error,
-        }
-        match Box::pin(self.read_definition()).await {
-            Ok(now) => match before.fingerprint.differences(&now.fingerprint) {
-                differences if differences.is_empty() => error,
-                differences => RepackError::Changed { table: self.table.clone(), differences },
-            },
-            Err(_) => error,
-        }
-    }
-
     pub(crate) async fn drive(&mut self, goal: Goal) -> Result<Outcome, RepackError> {
         let mut begun_anew = 0;
         loop {
@@ -167,13 +132,14 @@ impl Job<'_> {
                     if goal == Goal::Abort {
                         return Ok(Outcome::Aborted);
                     }
-                    return Err(RepackError::Missing { table: self.table.clone() });
+                    return Err(self.gone().await?);
                 }
                 Step::NotPrepared(why) => {
+                    let why = why.map(|why| self.told(why));
                     return Err(RepackError::NotPrepared { table: self.table.clone(), why });
                 }
                 Step::Undone => {
-                    self.report.notes.push(NOTHING_TO_UNDO.to_owned());
+                    self.report.reason = Some(NOTHING_TO_UNDO.to_owned());
                     return Ok(Outcome::Aborted);
                 }
             }
@@ -248,7 +214,11 @@ impl Job<'_> {
             }
             let stored = row.as_ref().filter(|_| !finished).map(|r| Fingerprint::from_text(&r.fingerprint));
             if let (Some(stored), Some(now)) = (stored, &self.definition) {
-                unchanged = stored.is_ok_and(|stored| stored.differences(&now.fingerprint).is_empty());
+                self.changed = match stored {
+                    Ok(stored) => stored.differences(&now.fingerprint),
+                    Err(error) => vec![error.to_string()],
+                };
+                unchanged = self.changed.is_empty();
             }
         }
         Ok(Facts {
@@ -261,23 +231,6 @@ impl Job<'_> {
             copy_begun: row.as_ref().is_some_and(|r| !finished && r.copied_at.0 > 0),
             snapshot: self.snapshot.is_some(),
             following: self.following.is_some(),
-        })
-    }
-
-    async fn read_definition(&self) -> Result<Definition, RepackError> {
-        let mut inventory = dependents::read(&self.session, self.table).await?;
-        let ours = shadow::publications(&self.slot);
-        inventory.forget_publications(&ours.iter().map(String::as_str).collect::<Vec<_>>());
-        let settings = self.options.table_settings(self.table);
-        let options = PlanOptions::new(settings.fillfactor, &self.rebuild);
-        let missing = || RepackError::Missing { table: self.table.clone() };
-        let source = read_table(&self.session, self.table).await?.ok_or_else(missing)?;
-        Ok(Definition {
-            fingerprint: fingerprint(&inventory),
-            wanted: expected(&inventory, &options),
-            plan: plan(&inventory, &options).map_err(refused)?,
-            inventory,
-            source,
         })
     }
 
@@ -367,13 +320,16 @@ impl Job<'_> {
             error: None,
             rebuild: self.rebuild.to_text(),
         };
-        state::plan(&self.session, &row).await
+        state::plan(&self.session, &row).await?;
+        self.shown.planned.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn begin_anew(&mut self, why: Unusable, told: bool) -> Result<(), RepackError> {
         if told {
-            self.events.warning(format!("{}: {why}; it begins anew", self.table));
+            self.events.warning(format!("{}: {}; it begins anew", self.table, self.told(why)));
         }
+        self.shown.planned.store(false, Ordering::Relaxed);
         self.undo().await?;
         self.definition = None;
         Ok(())
@@ -427,39 +383,29 @@ impl Job<'_> {
     /// After the swap: nothing of ours stays, foreign keys become valid again.
     async fn clean_up(&mut self) -> Result<(), RepackError> {
         if let Some(following) = self.following.take() {
-            self.report.changes_replayed = following.report().changes;
             // Everything was applied before the exchange. What wal2json has sent since then, as it knows tables by name alone, are
             // changes of the new table, which do not fit: that it ended over them is of no interest.
             let _comes_too_late = following.finish().await;
         }
-        shadow::remove_capture(&self.session, self.oid, &self.slot).await?;
         let row = self.row().await?;
+        // They are counted beside the position, which goes now.
+        let counted = shadow::replayed(&self.session, &self.slot).await?;
+        let changes = counted.max(u64::try_from(row.changes).unwrap_or(0));
+        state::set_changes(&self.session, self.oid, changes).await?;
+        shadow::remove_capture(&self.session, self.oid, &self.slot).await?;
         for statement in &row.after {
             shadow::bounded(&self.session, statement, &format!("`{statement}`")).await?;
             state::shift_after(&self.session, self.oid).await?;
         }
         let size = steps::size(&self.session, self.table).await?;
-        let changes = self.report.changes_replayed.max(u64::try_from(row.changes).unwrap_or(0));
-        state::set_figures(&self.session, self.oid, changes, size, row.lock_ms.max(self.report.lock_ms))
-            .await?;
+        state::set_figures(&self.session, self.oid, size, row.lock_ms.max(self.report.lock_ms)).await?;
         (self.report.bytes_before, self.report.bytes_after) = (row.bytes_before, size);
         self.report.rows_copied = row.rows_copied;
         self.report.changes_replayed = changes;
         let identities = (self.oid, row.shadow_oid);
         let publications = self.published_by().await?;
-        let analyzed = self.options.settings.analyze_tables;
-        self.report.notes.extend(changed_identity(self.table, identities, &publications, analyzed));
+        let differs = (self.options.settings.analyze_tables, !self.rebuild.column_order.is_empty());
+        self.report.notes.extend(changed_identity(self.table, identities, &publications, differs));
         state::set_state(&self.session, self.oid, RepackState::Cleaned).await
-    }
-}
-
-/// What cannot be carried over speaks for itself, all of it at once.
-fn refused(error: PlanError) -> RepackError {
-    match error {
-        PlanError::Refused { refusals, .. } => {
-            RepackError::Refused(refusals.iter().map(ToString::to_string).collect())
-        }
-        PlanError::Options { what } => RepackError::Refused(vec![what]),
-        error => error.into(),
     }
 }

@@ -8,10 +8,9 @@ pub use read::select;
 pub(crate) use read::with_partitions;
 
 use super::alignment::Alignment;
-use super::ask::AskError;
 use super::bloat::Bloat;
 use super::options::Selection;
-use crate::model::{Oid, RetryAdvice, TableName};
+use crate::model::{Oid, TableName};
 
 /// One table with its size, as far as it can be told without reading it.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,40 +88,30 @@ pub struct Chosen {
     /// What a schema has beside them, or a limit leaves out, and why. Empty for a whole database, where it goes
     /// without saying.
     pub left_out: Vec<(TableName, String)>,
+    /// What was asked for by name and is not there.
+    pub missing: Vec<Missing>,
 }
 
-/// Why there is no selection.
-#[derive(Debug, thiserror::Error)]
-pub enum SelectError {
-    /// Tables or schemas that were named.
-    #[error("{}", missing(.tables, .schemas))]
-    Missing {
-        /// Tables that do not exist.
-        tables: Vec<TableName>,
-        /// Schemas that do not exist.
-        schemas: Vec<String>,
-    },
-    /// The catalogs did not answer.
-    #[error(transparent)]
-    Ask(#[from] AskError),
+/// A table or schema that was named and is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// As it would be typed: of a schema every table, `sales.*`.
+    pub asked: String,
+    /// Why nothing can be done for it.
+    pub reason: String,
 }
 
-impl SelectError {
-    /// What its owner should do.
-    pub fn advice(&self) -> RetryAdvice {
-        match self {
-            SelectError::Missing { .. } => RetryAdvice::Stop,
-            SelectError::Ask(error) => error.advice(),
-        }
+impl Missing {
+    fn table(table: &TableName) -> Self {
+        let reason = format!("table {table} does not exist (or the name is written otherwise)");
+        Missing { asked: table.to_string(), reason }
     }
-}
 
-fn missing(tables: &[TableName], schemas: &[String]) -> String {
-    let tables = tables.iter().map(|table| format!("table {table} does not exist"));
-    let schemas =
-        schemas.iter().map(|schema| format!("schema {} does not exist", crate::model::quote_ident(schema)));
-    let all: Vec<String> = tables.chain(schemas).collect();
-    format!("{} (or the name is written otherwise)", all.join(", "))
+    fn schema(schema: &str) -> Self {
+        let schema = crate::model::quote_ident(schema);
+        let reason = format!("schema {schema} does not exist (or the name is written otherwise)");
+        Missing { asked: format!("{schema}.*"), reason }
+    }
 }
 
 /// Narrows what was read to what is asked for, and orders it. Pure.

@@ -116,6 +116,21 @@ pub(crate) async fn relation_oid(session: &Session, name: &TableName) -> Result<
     row.map(|row| row.try_get(0)).transpose().map_err(RepackError::from)
 }
 
+/// What became of the table that was repacked as `table`; `None`: it still is that one.
+pub(crate) async fn whereabouts(
+    session: &Session,
+    oid: Oid,
+    table: &TableName,
+) -> Result<Option<String>, RepackError> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+    let Some(row) = session.query_opt(sql, &[&oid]).await? else {
+        return Ok(Some("the table was dropped".to_owned()));
+    };
+    let now = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+    Ok((now != *table).then(|| format!("the table is {now} now; repack it under that name")))
+}
+
 /// Publication, then slot, then position: in this order nothing of the table's changes is missed. Returns the snapshot
 /// of the slot's beginning.
 pub(crate) async fn make_slot(
@@ -272,12 +287,31 @@ async fn end_walsender(session: &Session, slot: &str) -> Result<(), RepackError>
     })
 }
 
+/// Ends sessions of ours that still use the shadow: those of a process that was frozen in the middle of a copy or an index. Only the
+/// holder of the table's lock calls this.
+async fn end_users(session: &Session, shadow: &TableName) -> Result<(), RepackError> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let sql = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+               WHERE a.usename = current_user AND a.application_name LIKE 'repcloud %' AND a.pid <> pg_catalog.pg_backend_pid() \
+               AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' \
+                   AND l.relation = pg_catalog.to_regclass($1) \
+                   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))";
+    let name = shadow.to_string();
+    let began = Instant::now();
+    // One that does not end is met again when the lock is asked for.
+    while !session.query(sql, &[&name]).await?.is_empty() && began.elapsed() < LIMIT {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 /// Drops the shadow; nobody but us uses it, so it waits only for an autovacuum that gives way.
 pub(crate) async fn drop_shadow(
     session: &Session,
     table: Oid,
     shadow: &TableName,
 ) -> Result<(), RepackError> {
+    end_users(session, shadow).await?;
     // The materialized views that were made over it; what anybody else made over it stays in the way.
     let over = "WITH RECURSIVE over(oid) AS (SELECT pg_catalog.to_regclass($1)::oid UNION SELECT r.ev_class FROM over o \
         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = o.oid \
@@ -314,6 +348,11 @@ pub(crate) async fn bounded(session: &Session, statement: &str, what: &str) -> R
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
         attempt += 1;
     }
+}
+
+/// Changes that are in the shadow, counted since the copy, whichever process applied them.
+pub(crate) async fn replayed(session: &Session, slot: &str) -> Result<u64, RepackError> {
+    Ok(checkpoint::changes(session, &state::key(slot)).await?)
 }
 
 /// What is in the shadow as a whole, from the position rows; `None` before the slot was made.

@@ -364,13 +364,20 @@ pub async fn shift_after(client: &Client, table: Oid) -> Result<(), RepackError>
 pub async fn set_figures(
     client: &Client,
     table: Oid,
-    changes: u64,
     bytes_after: i64,
     lock_ms: f64,
 ) -> Result<(), RepackError> {
-    let sql = "UPDATE repcloud.repack SET changes = $2, bytes_after = $3, lock_ms = $4, updated_at = now() WHERE table_oid = $1";
+    let sql =
+        "UPDATE repcloud.repack SET bytes_after = $2, lock_ms = $3, updated_at = now() WHERE table_oid = $1";
+    client.execute(sql, &[&table, &bytes_after, &lock_ms]).await?;
+    Ok(())
+}
+
+/// How many changes were applied in all.
+pub async fn set_changes(client: &Client, table: Oid, changes: u64) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET changes = $2, updated_at = now() WHERE table_oid = $1";
     let changes = i64::try_from(changes).unwrap_or(i64::MAX);
-    client.execute(sql, &[&table, &changes, &bytes_after, &lock_ms]).await?;
+    client.execute(sql, &[&table, &changes]).await?;
     Ok(())
 }
 
@@ -408,6 +415,17 @@ pub async fn is_locked(client: &Client, table: Oid) -> Result<bool, RepackError>
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = 7300104 AND objid = $1 \
                AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))";
     Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
+}
+
+/// The server process that holds the table for a process of ours, and what a person needs to find that.
+pub async fn holder(client: &Client, table: Oid) -> Result<Option<(i32, String)>, RepackError> {
+    let sql = "SELECT l.pid, pg_catalog.format('pid %s of the server%s%s', l.pid, ', ' || nullif(a.application_name, ''), \
+                   ', from ' || coalesce(pg_catalog.host(a.client_addr), 'this machine')) \
+               FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+               WHERE l.locktype = 'advisory' AND l.classid = 7300104 AND l.objid = $1 AND l.granted \
+               AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())";
+    let row = client.query_opt(sql, &[&table]).await?;
+    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
 }
 
 /// How long a lock is asked for: a session of ours that has just ended may still hold it.

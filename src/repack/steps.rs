@@ -21,6 +21,7 @@ use crate::repack::preflight::finding::Severity;
 use crate::repack::rows::{self, RowsSpec};
 use crate::repack::runner::Job;
 use crate::repack::select;
+use crate::repack::shadow;
 use crate::repack::state::{self, RepackState};
 use crate::repack::watch::Watch;
 
@@ -183,9 +184,7 @@ pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) 
         state::set_state(&job.session, job.oid, RepackState::CaughtUp).await?;
         job.report.catch_up_seconds = began.elapsed().as_secs_f64();
     }
-    if let Some(following) = &job.following {
-        job.report.changes_replayed = following.report().changes;
-    }
+    job.report.changes_replayed = shadow::replayed(&job.session, &job.slot).await?;
     Ok(())
 }
 

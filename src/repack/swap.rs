@@ -15,7 +15,7 @@ use crate::pg::Session;
 use crate::repack::blockers::{self, Blockers};
 use crate::repack::catch_up::Following;
 use crate::repack::dependents::{self, Inventory};
-use crate::repack::error::RepackError;
+use crate::repack::error::{RepackError, doing};
 use crate::repack::fill;
 use crate::repack::fingerprint::{Fingerprint, fingerprint};
 use crate::repack::options::DeadlockResolution;
@@ -138,7 +138,7 @@ impl Attempt<'_> {
                 }
                 Ok(Err(seen))
             }
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(doing(format!("locking {} and what hangs on it", self.table))(error)),
             // The statement's own limit is the same; one that says nothing at all is a lost connection.
             Err(_) => Ok(Err(seen)),
         }

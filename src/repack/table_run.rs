@@ -8,15 +8,17 @@ use tokio::time::{Instant, sleep};
 use crate::model::{Events, Oid, RetryAdvice, TableName};
 use crate::pg::{self, Session};
 use crate::repack::compare::Compared;
+use crate::repack::dependents;
 use crate::repack::error::RepackError;
 use crate::repack::job::{Goal, Step, next_step};
-use crate::repack::options::{OnFailure, RepackOptions};
-use crate::repack::preflight;
+use crate::repack::options::{OnFailure, RepackOptions, Selection};
 use crate::repack::preflight::space::bytes;
+use crate::repack::preflight::{self, Severity};
 use crate::repack::rebuild::Rebuild;
-use crate::repack::report::{Outcome, TableReport};
+use crate::repack::report::{NOTHING_TO_UNDO, Outcome, TableReport};
 use crate::repack::retries::Retries;
 use crate::repack::runner::{Job, control_session};
+use crate::repack::select;
 use crate::repack::shadow::relation_oid;
 use crate::repack::state::{self, RepackRow};
 use crate::repack::steps;
@@ -52,9 +54,6 @@ pub(crate) async fn run_table(
     report.total_seconds = started.elapsed().as_secs_f64();
     report
 }
-
-/// Said of an abort that found nothing.
-pub(crate) const NOTHING_TO_UNDO: &str = "there was nothing to undo";
 
 impl<'a> Run<'a> {
     async fn with_retries(&self, goal: Goal, report: &mut TableReport) -> Result<Outcome, RepackError> {
@@ -92,16 +91,23 @@ impl<'a> Run<'a> {
     async fn fail(&self, goal: Goal, error: RepackError, report: &mut TableReport) {
         report.hint = error.hint();
         report.other_works = matches!(error, RepackError::Running { .. });
+        report.interrupted = matches!(error, RepackError::Stopped);
         report.reason = Some(error.to_string());
         report.outcome = match &error {
-            RepackError::Refused(_) | RepackError::NotPrepared { .. } => Outcome::Refused,
+            RepackError::Refused(_) | RepackError::Missing { .. } | RepackError::NotPrepared { .. } => {
+                Outcome::Refused
+            }
             RepackError::Ambiguous { .. } => Outcome::Ambiguous,
+            RepackError::Taken => Outcome::Aborted,
             _ => Outcome::Failed,
         };
-        let undo = self.options.run.on_failure == OnFailure::Abort
+        // Without the table there is nothing to go on with.
+        let wanted =
+            self.options.run.on_failure == OnFailure::Abort || matches!(error, RepackError::Gone { .. });
+        let undo = wanted
             && goal != Goal::Abort
             && report.outcome == Outcome::Failed
-            && !matches!(error, RepackError::Running { .. } | RepackError::Stopped | RepackError::Taken);
+            && !matches!(error, RepackError::Running { .. });
         if !undo {
             if let Err(second) = self.leave(&error, report).await {
                 report.notes.push(format!("the reason could not be written down: {second}"));
@@ -112,10 +118,16 @@ impl<'a> Run<'a> {
         let never = watch::channel(false).1;
         let undoing = Run { stop: &never, ..*self };
         let mut undone = TableReport::new(self.table);
-        report.notes.push(match Box::pin(undoing.attempt(Goal::Abort, &mut undone, &mut None)).await {
-            Ok(_) => "it was undone".to_owned(),
-            Err(second) => format!("it could not be undone either: {second}; run `repcloud abort`"),
-        });
+        match Box::pin(undoing.attempt(Goal::Abort, &mut undone, &mut None)).await {
+            Ok(_) if report.interrupted => {
+                report.outcome = Outcome::Aborted;
+                report.reason = Some("stopped, and undone (--on-failure abort)".to_owned());
+            }
+            Ok(_) => report.notes.push("it was undone".to_owned()),
+            Err(second) => {
+                report.notes.push(format!("it could not be undone either: {second}; run `repcloud abort`"));
+            }
+        }
     }
 
     /// Writes the reason down and says what stays behind.
@@ -123,6 +135,7 @@ impl<'a> Run<'a> {
         if matches!(
             error,
             RepackError::Refused(_)
+                | RepackError::Missing { .. }
                 | RepackError::NotPrepared { .. }
                 | RepackError::Running { .. }
                 | RepackError::Taken
@@ -154,10 +167,12 @@ impl<'a> Run<'a> {
         begun: &mut Option<Oid>,
     ) -> Result<Outcome, RepackError> {
         let Some(mut job) = self.open(goal).await? else {
-            report.notes.push(NOTHING_TO_UNDO.to_owned());
+            report.reason = Some(NOTHING_TO_UNDO.to_owned());
             return Ok(Outcome::Aborted);
         };
-        if let Some(ended) = job.ended_elsewhere(*begun).await? {
+        if goal != Goal::Abort
+            && let Some(ended) = job.ended_elsewhere(*begun).await?
+        {
             return Ok(ended);
         }
         *begun = Some(job.oid);
@@ -177,11 +192,37 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Our role may not even see the state: the rest of pre-flight is said all the same.
+    async fn all_findings(
+        &self,
+        session: &Session,
+        mut reasons: Vec<String>,
+    ) -> Result<RepackError, RepackError> {
+        let alone = Selection { tables: vec![self.table.clone()], ..Selection::default() };
+        let chosen = select::select(session, &alone, &self.options.rules).await?;
+        if let Some(facts) = chosen.tables.first() {
+            let mut findings = preflight::check(session, self.options, facts).await?;
+            if facts.kind == 'r' {
+                let inventory = dependents::read(session, self.table).await?;
+                findings.extend(preflight::dependents::judge(&inventory, &findings));
+            }
+            let refusing = findings.iter().filter(|finding| finding.severity == Severity::Refuse);
+            reasons.extend(refusing.map(ToString::to_string));
+        }
+        Ok(RepackError::Refused(reasons))
+    }
+
     /// Finds what there is of the table and locks it against other processes of ours. `None`: there is nothing to abort.
     async fn open(&self, goal: Goal) -> Result<Option<Job<'a>>, RepackError> {
         let Run { options, table, events, stop, shown } = *self;
         let session = control_session(options).await?;
-        if state::exists(&session).await? {
+        let there = match state::exists(&session).await {
+            Err(RepackError::Refused(reasons)) if matches!(goal, Goal::Repack | Goal::Prepare) => {
+                return Err(self.all_findings(&session, reasons).await?);
+            }
+            there => there?,
+        };
+        if there {
             // An earlier version may have made it.
             state::ensure_table(&session).await?;
         }
@@ -201,6 +242,9 @@ impl<'a> Run<'a> {
             Some((now, unfinished)) if now == oid => unfinished,
             _ => return Err(RepackError::Moved { table: table.clone() }),
         };
+        if unfinished.is_some() {
+            shown.planned.store(true, Ordering::Relaxed);
+        }
         let typed = &options.run.rebuild;
         let rebuild = match &unfinished {
             // Undoing asks nothing of it.
@@ -231,6 +275,7 @@ impl<'a> Run<'a> {
             rebuild,
             queue: false,
             definition: None,
+            changed: Vec::new(),
             snapshot: None,
             following: None,
             report: TableReport::new(table),

@@ -26,6 +26,8 @@ pub(crate) struct Shown {
     pub(crate) paused: AtomicBool,
     /// A person asked the whole run to end, not this table alone.
     pub(crate) ends: AtomicBool,
+    /// The state says that it was begun, and nobody but somebody else ends it.
+    pub(crate) planned: AtomicBool,
     /// A person asked for the swap that waits.
     pub(crate) swap: AtomicBool,
     /// All changes were applied, since it was last asked.

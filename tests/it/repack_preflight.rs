@@ -311,7 +311,7 @@ async fn a_dry_run_shows_plan_and_refusals_and_writes_nothing() {
         good.stdout
     );
     let missing = program.run(&["repack", "--dry-run", "--table", "public.gone"], limit).expect_code(3);
-    assert!(missing.stderr.contains("table public.gone does not exist"), "{}", missing.stderr);
+    assert!(missing.stdout.contains("table public.gone does not exist"), "{}", missing.stdout);
     assert_eq!(
         owner.admin.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repcloud%'").await,
         "0"

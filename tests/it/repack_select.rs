@@ -2,7 +2,7 @@
 
 use repcloud::model::TableName;
 use repcloud::repack::options::{Selection, TableRules, TableSettings};
-use repcloud::repack::select::{Chosen, SelectError, select};
+use repcloud::repack::select::{Chosen, select};
 
 use crate::support::owner::Owner;
 
@@ -121,10 +121,14 @@ async fn names_schemas_and_everything() {
         schemas: vec!["sale".into()],
         ..Selection::default()
     };
-    let error = select(&owner.session, &wrong, &TableRules::default()).await.unwrap_err();
-    assert!(matches!(error, SelectError::Missing { .. }), "{error:?}");
+    let chosen = choose(&owner, &wrong).await;
+    assert_eq!(names(&chosen), ["sales.orders"]);
+    let missing: Vec<String> = chosen.missing.iter().map(|m| format!("{}: {}", m.asked, m.reason)).collect();
     assert_eq!(
-        error.to_string(),
-        "table sales.\"Orders\" does not exist, schema sale does not exist (or the name is written otherwise)"
+        missing,
+        [
+            "sales.\"Orders\": table sales.\"Orders\" does not exist (or the name is written otherwise)",
+            "sale.*: schema sale does not exist (or the name is written otherwise)"
+        ]
     );
 }

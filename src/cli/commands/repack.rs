@@ -14,9 +14,8 @@ use crate::cli::wiring::{block_on, connection_events, repack as options_of, repa
 use crate::repack::error::RepackError;
 use crate::repack::job::Goal;
 use crate::repack::options::RepackOptions;
-use crate::repack::report::{Outcome, TableReport};
+use crate::repack::report::{NOTHING_TO_UNDO, Outcome, TableReport};
 use crate::repack::run as repack;
-use crate::repack::select::SelectError;
 use crate::service::shutdown::{Asked, Shutdown};
 
 /// What is done to the selected tables.
@@ -104,12 +103,12 @@ fn tables(context: &Context, args: &RepackArgs, work: Work) -> Result<Exit, Fail
         match (failure, shutdown.asked()) {
             (Some(failure), _) if reports.is_empty() => Err(failure),
             (None, Some(Asked::Interrupt | Asked::Terminate)) => Ok(Exit::Interrupted),
-            (None, None) if reports.iter().any(|report| report.ends_run) => Ok(Exit::Interrupted),
+            (None, None) if reports.iter().any(|report| report.interrupted) => Ok(Exit::Interrupted),
             (failure, _) => {
                 if reports.is_empty() {
                     return nothing(context, work);
                 }
-                Ok(exit(&reports, failure.is_some()))
+                Ok(exit(&reports, work, failure.is_some()))
             }
         }
     })
@@ -129,7 +128,7 @@ async fn one(
             Work::Repack => repack::repack(options, Goal::Repack, &events, stop, told).await,
             Work::Prepare => repack::repack(options, Goal::Prepare, &events, stop, told).await,
             Work::Swap => repack::swap(options, &events, stop, told).await,
-            Work::Abort => repack::abort(options, &events, told).await,
+            Work::Abort => repack::abort(options, &events, stop, told).await,
         }
     };
     let done = match context.progress && std::io::stderr().is_terminal() {
@@ -188,6 +187,9 @@ fn text(report: &TableReport) -> String {
                 report.table, report.rows_copied, report.total_seconds
             )
         }
+        Outcome::Aborted if report.reason.as_deref() == Some(NOTHING_TO_UNDO) => {
+            return format!("{}: {NOTHING_TO_UNDO}\n", report.table);
+        }
         Outcome::Aborted => format!("{}: undone\n", report.table),
         Outcome::Refused => format!("{}: refused, nothing was changed\n", report.table),
         Outcome::Failed => format!("{}: failed\n", report.table),
@@ -211,11 +213,14 @@ fn size(bytes: i64) -> String {
     if bytes < 1e6 { format!("{:.0} kB", bytes / 1e3) } else { format!("{:.1} MB", bytes / 1e6) }
 }
 
-fn exit(reports: &[TableReport], failed: bool) -> Exit {
+/// What was undone by somebody else is done only where that was asked for.
+fn exit(reports: &[TableReport], work: Work, failed: bool) -> Exit {
     let done = reports
         .iter()
-        .filter(|r| {
-            matches!(r.outcome, Outcome::Swapped | Outcome::Prepared | Outcome::Aborted | Outcome::DryRun)
+        .filter(|r| match r.outcome {
+            Outcome::Swapped | Outcome::Prepared | Outcome::DryRun => true,
+            Outcome::Aborted => work == Work::Abort,
+            Outcome::Refused | Outcome::Failed | Outcome::Ambiguous => false,
         })
         .count();
     let refused = reports.iter().filter(|r| r.outcome == Outcome::Refused).count();
@@ -230,7 +235,7 @@ fn exit(reports: &[TableReport], failed: bool) -> Exit {
 /// A failure of the whole connection.
 pub(crate) fn repack_failure(error: RepackError) -> Failure {
     let exit = match &error {
-        RepackError::Refused(_) | RepackError::Select(SelectError::Missing { .. }) => Exit::Refused,
+        RepackError::Refused(_) => Exit::Refused,
         _ => Exit::Failed,
     };
     let hint = error.hint();

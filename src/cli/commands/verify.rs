@@ -14,6 +14,7 @@ use crate::flow::FlowError;
 use crate::flow::compare::Compare;
 use crate::model::{RetryAdvice, TableName};
 use crate::repack::compare::Compared;
+use crate::repack::error::RepackError;
 use crate::repack::run as repack;
 use crate::service::shutdown::Shutdown;
 use crate::verify::{Kind, Progress, VerifyOutcome, VerifySpec};
@@ -94,31 +95,68 @@ fn copies(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
     let events = connection_events(name);
     block_on(async {
         let shutdown = Shutdown::listen().map_err(|e| Failure::from(anyhow::Error::new(e)))?;
-        let mut shown = Ok(());
-        let told = |table: &TableName, compared: Compared, seconds: f64| {
-            let line = Line {
-                table: table.to_string(),
-                rows: compared.rows,
-                differences: compared.differences,
-                seconds,
-            };
-            let result = if context.output.json {
-                context.output.document(&line)
-            } else {
-                let text = format!(
-                    "{table} and its copy: {} rows compared in {seconds:.1} s, {} differences\n",
-                    line.rows, line.differences
-                );
-                context.output.text(&text)
+        let (mut shown, mut sums) = (Ok(()), Sums::default());
+        let told = |table: &TableName, compared: Result<Compared, RepackError>, seconds: f64| {
+            let error = compared.as_ref().err().map(ToString::to_string);
+            let stopped = matches!(compared, Err(RepackError::Stopped));
+            sums.add(&compared);
+            let Compared { rows, differences } = compared.unwrap_or_default();
+            let line =
+                CopyLine { line: Line { table: table.to_string(), rows, differences, seconds }, error };
+            let result = match (&line.error, context.output.json) {
+                _ if stopped => Ok(()),
+                (_, true) => context.output.document(&line),
+                (Some(error), false) => context.output.text(&format!("{table}: not compared\n  reason: {error}\n")),
+                (None, false) => context.output.text(&format!(
+                    "{table} and its copy: {rows} rows compared in {seconds:.1} s, {differences} differences\n"
+                )),
             };
             shown = std::mem::replace(&mut shown, Ok(())).and(result);
         };
-        let differences = Box::pin(repack::verify(&options, &events, &shutdown.stop, told))
-            .await
-            .map_err(repack_failure)?;
+        Box::pin(repack::verify(&options, &events, &shutdown.stop, told)).await.map_err(repack_failure)?;
         shown?;
-        Ok(if differences > 0 { Exit::Failed } else { Exit::Done })
+        Ok(if shutdown.asked().is_some() { Exit::Interrupted } else { sums.exit() })
     })
+}
+
+/// One table and its copy.
+#[derive(Serialize)]
+struct CopyLine {
+    #[serde(flatten)]
+    line: Line,
+    /// Why it was not compared.
+    error: Option<String>,
+}
+
+/// How many tables ended how.
+#[derive(Default)]
+struct Sums {
+    equal: usize,
+    different: usize,
+    refused: usize,
+    failed: usize,
+}
+
+impl Sums {
+    fn add(&mut self, compared: &Result<Compared, RepackError>) {
+        let one = match compared {
+            Ok(Compared { differences: 0, .. }) => &mut self.equal,
+            Ok(_) => &mut self.different,
+            Err(RepackError::Refused(_) | RepackError::Missing { .. }) => &mut self.refused,
+            Err(_) => &mut self.failed,
+        };
+        *one += 1;
+    }
+
+    fn exit(&self) -> Exit {
+        match (self.different, self.equal, self.refused, self.failed) {
+            (1.., ..) => Exit::Failed,
+            (0, _, 0, 0) => Exit::Done,
+            (0, 0, _, 0) => Exit::Refused,
+            (0, 0, _, _) => Exit::Failed,
+            (0, _, _, _) => Exit::Partly,
+        }
+    }
 }
 
 async fn one(

@@ -66,7 +66,7 @@ fn selection(configured: &Selection, args: &RepackArgs) -> Selection {
             ..limits
         };
     }
-    let mut selection = Selection { schemas: args.schemas.clone(), ..limits };
+    let mut selection = Selection { schemas: args.schemas.clone(), typed: true, ..limits };
     for pattern in &args.tables {
         match pattern {
             TablePattern::Table(table) => selection.tables.push(table.clone()),
@@ -105,7 +105,8 @@ mod tests {
         assert_eq!(typed("", &configured), configured);
         let limited = Selection { min_bloat: Some(30.0), min_size: Some(1 << 20), ..configured.clone() };
         assert_eq!(typed("--min-bloat 30 --min-size 1MB", &configured), limited);
-        let sales = Selection { schemas: vec!["x".into(), "sales".into()], ..Selection::default() };
+        let schemas = vec!["x".into(), "sales".into()];
+        let sales = Selection { schemas, typed: true, ..Selection::default() };
         assert_eq!(typed("--table sales.* --schema x", &configured), sales);
     }
 }

@@ -1,5 +1,7 @@
 //! Looks at every selected table as a repack would before it begins. Writes nothing.
 
+use serde::Serialize;
+
 use super::{DryRun, DryRunLine};
 use crate::model::Events;
 use crate::pg::{self, Session};
@@ -8,17 +10,39 @@ use crate::repack::error::RepackError;
 use crate::repack::options::RepackOptions;
 use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
 use crate::repack::preflight::{self, Finding, is_refused, space};
-use crate::repack::select::{TableFacts, select};
+use crate::repack::report::TableReport;
+use crate::repack::select::{Missing, TableFacts, select};
 
 /// What was seen of one table.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Seen {
     /// For people.
     pub text: String,
     /// For `--json`.
-    pub line: DryRunLine,
+    pub line: SeenLine,
     /// A repack would refuse it.
     pub refused: bool,
+}
+
+/// One line of `--json`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum SeenLine {
+    /// It was looked at.
+    Table(Box<DryRunLine>),
+    /// It is not there.
+    Missing(Box<TableReport>),
+}
+
+impl Seen {
+    fn missing(missing: Missing) -> Self {
+        let Missing { asked, reason } = missing;
+        let text = format!(
+            "table {asked}\n  outcome    refused, nothing would be changed\n  refused because:\n    {reason}\n"
+        );
+        let line = SeenLine::Missing(Box::new(TableReport::refused(asked, reason)));
+        Seen { text, line, refused: true }
+    }
 }
 
 /// Tells of each selected table, most bloat first.
@@ -34,6 +58,9 @@ pub async fn look(
     let chosen = select(&session, &options.selection, &options.rules).await?;
     for (table, reason) in &chosen.left_out {
         events.info(format!("{table} is left out: {reason}"));
+    }
+    for missing in chosen.missing {
+        told(Seen::missing(missing));
     }
     let server = preflight::check_server(&session, options).await?;
     for table in &chosen.tables {
@@ -60,7 +87,7 @@ async fn look_at(
         forecast: &forecast,
         jobs: options.run.jobs,
     };
-    Ok(Seen { text: run.text(), line: run.json(), refused: is_refused(&findings) })
+    Ok(Seen { text: run.text(), line: SeenLine::Table(Box::new(run.json())), refused: is_refused(&findings) })
 }
 
 /// The statements, where the table is not refused; what hangs on it and refuses it joins `findings`.

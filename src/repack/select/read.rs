@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Chosen, SelectError, TableFacts, choose};
+use super::{Chosen, Missing, TableFacts, choose};
 use crate::model::{Oid, TableName};
 use crate::pg::Session;
 use crate::repack::alignment::alignment;
@@ -102,10 +102,10 @@ pub async fn select(
     session: &Session,
     selection: &Selection,
     rules: &TableRules,
-) -> Result<Chosen, SelectError> {
+) -> Result<Chosen, AskError> {
     let selection = &with_partitions(session, selection).await?;
     let mut tables = candidates(session, selection).await?;
-    nothing_is_missing(session, selection, &tables).await?;
+    let missing = missing(session, selection, &tables).await?;
     let oids: Vec<Oid> = tables.iter().map(|(table, _)| table.oid).collect();
     let columns = columns(session, &oids).await?;
     let sizes = sizes(session, &oids).await?;
@@ -123,7 +123,7 @@ pub async fn select(
             table.new_heap_bytes = needed(fillfactor).saturating_mul(u64::from(*block));
         }
     }
-    Ok(choose(selection, tables.into_iter().map(|(table, _)| table).collect()))
+    Ok(Chosen { missing, ..choose(selection, tables.into_iter().map(|(table, _)| table).collect()) })
 }
 
 /// The candidates, with sizes as of the last VACUUM or ANALYZE, and the size of a block.
@@ -163,20 +163,18 @@ async fn candidates(session: &Session, selection: &Selection) -> Result<Vec<(Tab
     found.iter().map(read).collect()
 }
 
-async fn nothing_is_missing(
+/// What was named and is not there.
+async fn missing(
     session: &Session,
     selection: &Selection,
     found: &[(TableFacts, u32)],
-) -> Result<(), SelectError> {
+) -> Result<Vec<Missing>, AskError> {
     const WHAT: &str = "the schemas to repack";
     let missing = |table: &&TableName| !found.iter().any(|(facts, _)| facts.name == **table);
-    let tables: Vec<TableName> = selection.tables.iter().filter(missing).cloned().collect();
+    let tables = selection.tables.iter().filter(missing).map(Missing::table);
     let rows = rows(session, WHAT, SCHEMAS, &[&selection.schemas]).await?;
     let schemas: Vec<String> = rows.iter().map(|row| cell(row, 0, WHAT)).collect::<Result<_, AskError>>()?;
-    if tables.is_empty() && schemas.is_empty() {
-        return Ok(());
-    }
-    Err(SelectError::Missing { tables, schemas })
+    Ok(tables.chain(schemas.iter().map(|schema| Missing::schema(schema))).collect())
 }
 
 /// Heap, TOAST and indexes in bytes.

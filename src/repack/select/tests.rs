@@ -69,13 +69,3 @@ fn what_cannot_be_repacked_is_left_out_unless_it_was_named() {
     let named = Selection { tables: vec![TableName::new("s", "theirs")], ..Selection::default() };
     assert_eq!(names(&choose(&named, kinds())), ["plain", "theirs"]);
 }
-
-#[test]
-fn what_is_missing_is_said_by_name() {
-    let error =
-        SelectError::Missing { tables: vec![TableName::new("s", "Gone")], schemas: vec!["no".into()] };
-    assert_eq!(
-        error.to_string(),
-        "table s.\"Gone\" does not exist, schema no does not exist (or the name is written otherwise)"
-    );
-}

@@ -14,9 +14,12 @@ mod options;
 mod partitions;
 mod rebuilt;
 mod settings;
+mod several;
 mod tampered;
 mod trigger;
 mod under_lock;
+mod undone;
+mod waits;
 mod ways;
 
 use std::path::PathBuf;
