@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::matviews::exchanged;
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
 use crate::repack::plan::PlanError;
@@ -10,14 +11,16 @@ use crate::repack::plan::draft::{Draft, Phase};
 use crate::repack::plan::text::comment;
 
 pub(super) const KIND: Kind = Kind {
-    title: "rules of the table with their state and comments; rules of views and other tables that name the table",
+    title: "rules of the table with their state and comments; rules of views and other tables that name the table or a materialized view of it",
     refuse,
     claims,
     plan,
 };
 
-/// $1 the table's oid.
-pub(super) const QUERY: &str = "SELECT r.oid::int8 AS oid, r.rulename AS name, n.nspname AS schema, c.relname AS table, c.oid = $1 AS own, \
+/// $1 the table's oid. One that names only a materialized view of the table is among them: that is another one afterwards.
+pub(super) const QUERY: &str = concat!(
+    exchanged!(),
+    " SELECT r.oid::int8 AS oid, r.rulename AS name, n.nspname AS schema, c.relname AS table, c.oid = $1 AS own, \
        c.relkind::text AS kind, pg_get_ruledef(r.oid) AS definition, r.ev_enabled::text AS enabled, \
        pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS may_alter, \
        has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock, \
@@ -25,10 +28,11 @@ pub(super) const QUERY: &str = "SELECT r.oid::int8 AS oid, r.rulename AS name, n
      FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE r.rulename <> '_RETURN' AND (r.ev_class = $1 OR n.nspname NOT IN ('repcloud_new', 'repcloud_old') AND EXISTS \
         (SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
-          AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 OR d.refclassid = 'pg_constraint'::regclass \
+          AND (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM exchanged) OR d.refclassid = 'pg_constraint'::regclass \
               AND d.refobjid IN (SELECT oid FROM pg_constraint WHERE conrelid = $1) \
             OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT unnest(ARRAY[t.oid, t.typarray]) FROM pg_type t WHERE t.typrelid = $1)))) \
-     ORDER BY n.nspname, c.relname, r.rulename";
+     ORDER BY n.nspname, c.relname, r.rulename"
+);
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
