@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
         let session = control_session(options).await?;
         let there = match state::exists(&session).await {
             Err(RepackError::Refused(reasons)) if matches!(goal, Goal::Repack | Goal::Prepare) => {
-                return Err(self.all_findings(&session, reasons).await?);
+                return Err(Box::pin(self.all_findings(&session, reasons)).await?);
             }
             there => there?,
         };
