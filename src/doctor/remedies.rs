@@ -194,22 +194,27 @@ mod tests {
                 assert!(!remedy.to_string().is_empty(), "{platform:?} {need:?}");
                 assert!(remedy.statements.iter().all(|s| shape(s).is_some()), "{remedy:?}");
                 let system = remedy.statements.iter().any(|s| s.starts_with("ALTER SYSTEM"));
-                assert!(
-                    platform == Platform::Plain || !system,
-                    "only a plain server has ALTER SYSTEM: {remedy:?}"
-                );
+                assert!(platform == Plain || !system, "only a plain server has ALTER SYSTEM: {remedy:?}");
+            }
+        }
+    }
+
+    use Platform::{Aurora, Azure, CloudSql, Heroku, Neon, Plain, Rds, Supabase};
+
+    /// Each answer has these words.
+    fn are_told(cases: &[(Platform, Need, &[&str])]) {
+        for (platform, need, words) in cases {
+            let told = remedy(*platform, need).to_string();
+            for word in *words {
+                assert!(told.contains(word), "{platform:?} {need:?}: {word}: {told}");
             }
         }
     }
 
     #[test]
-    fn each_platform_is_told_its_own_parameter_and_place() {
-        use Platform::{Aurora, Azure, CloudSql, Heroku, Neon, Plain, Rds, Supabase};
-        let keep = || Need::measure("max_slot_wal_keep_size", "50GB", 51_200);
-        let role = || Need::Replication("App".into());
-        let names = ["pgoutput", "wal2json"].map(str::to_owned).to_vec();
-        for (platform, need, words) in [
-            (Plain, Need::LogicalDecoding, &["run: ALTER SYSTEM SET wal_level = 'logical'; and restart"][..]),
+    fn each_platform_is_told_its_own_switch_for_logical_decoding() {
+        are_told(&[
+            (Plain, Need::LogicalDecoding, &["run: ALTER SYSTEM SET wal_level = 'logical'; and restart"]),
             (
                 Rds,
                 Need::LogicalDecoding,
@@ -233,6 +238,13 @@ mod tests {
             (Supabase, Need::LogicalDecoding, &["ask its support"]),
             (Neon, Need::LogicalDecoding, &["console", "Logical Replication"]),
             (Heroku, Need::LogicalDecoding, &["capture = \"trigger\""]),
+        ]);
+    }
+
+    #[test]
+    fn each_platform_has_its_own_way_of_giving_a_role_more() {
+        let role = || Need::Replication("App".into());
+        are_told(&[
             (Plain, role(), &["run: ALTER ROLE \"App\" REPLICATION;"]),
             (Rds, role(), &["run: GRANT rds_replication TO \"App\";", "rds_superuser"]),
             (Aurora, role(), &["run: GRANT rds_replication TO \"App\";"]),
@@ -241,6 +253,24 @@ mod tests {
             (Supabase, role(), &["run: ALTER ROLE \"App\" REPLICATION;", "postgres"]),
             (Neon, role(), &["run: ALTER ROLE \"App\" REPLICATION;", "neon_superuser"]),
             (Heroku, role(), &["capture = \"trigger\""]),
+            (Plain, Need::EveryRow("App".into()), &["run: ALTER ROLE \"App\" BYPASSRLS;"]),
+            (Rds, Need::EveryRow("App".into()), &["GRANT owner TO \"App\""]),
+            (Neon, Need::EveryRow("App".into()), &["console"]),
+            (
+                Plain,
+                Need::ReplicaRole("App".into()),
+                &["run: GRANT SET ON PARAMETER session_replication_role TO \"App\";"],
+            ),
+            (Supabase, Need::ReplicaRole("App".into()), &["role postgres"]),
+            (Azure, Need::ReplicaRole("App".into()), &["as the administrator"]),
+        ]);
+    }
+
+    #[test]
+    fn each_platform_sets_parameters_in_its_own_place() {
+        let keep = || Need::measure("max_slot_wal_keep_size", "50GB", 51_200);
+        let names = ["pgoutput", "wal2json"].map(str::to_owned).to_vec();
+        are_told(&[
             (
                 Plain,
                 keep(),
@@ -263,21 +293,6 @@ mod tests {
                 Need::List { name: "output_plugin_libraries", names },
                 &["output_plugin_libraries = pgoutput,wal2json"],
             ),
-            (Plain, Need::EveryRow("App".into()), &["run: ALTER ROLE \"App\" BYPASSRLS;"]),
-            (Rds, Need::EveryRow("App".into()), &["GRANT owner TO \"App\""]),
-            (Neon, Need::EveryRow("App".into()), &["console"]),
-            (
-                Plain,
-                Need::ReplicaRole("App".into()),
-                &["run: GRANT SET ON PARAMETER session_replication_role TO \"App\";"],
-            ),
-            (Supabase, Need::ReplicaRole("App".into()), &["role postgres"]),
-            (Azure, Need::ReplicaRole("App".into()), &["as the administrator"]),
-        ] {
-            let told = remedy(platform, &need).to_string();
-            for word in words {
-                assert!(told.contains(word), "{platform:?} {need:?}: {word}: {told}");
-            }
-        }
+        ]);
     }
 }
