@@ -62,9 +62,13 @@ impl<'a> Control<'a> {
     }
 
     /// Returns once it is asked to stop. A pause waits until the first rows are copied: cut off, the copy would begin anew.
-    pub(crate) async fn asked_to_stop(&self) -> Result<(), FlowError> {
+    /// Nothing is meant for a process that has not got the stream: it is asked of another one, or was.
+    pub(crate) async fn asked_to_stop(&self, board: &Board) -> Result<(), FlowError> {
         loop {
             sleep(LOOK_EVERY).await;
+            if !board.view().held {
+                continue;
+            }
             // The state is made, or brought up to date, meanwhile.
             let ready = checkpoint::is_current(&self.session).await?;
             if ready && read_request(&self.session, &self.options.key).await? == Some(Request::Stop) {

@@ -150,9 +150,8 @@ impl<'a> Preparation<'a> {
         try_parked: bool,
     ) -> Result<(Ready, Option<ReplicationClient>), FlowError> {
         checkpoint::ensure_schema(self.target).await?;
-        let held = hold_stream_again(self.target, &self.options.key, owned).await;
-        self.view.update(|view| view.held = held.is_ok());
-        held?;
+        self.view.update(|view| view.held = false);
+        hold_stream_again(self.target, &self.options.key, owned).await?;
         if self.options.by_triggers() {
             // An earlier process's reader writes no tick any more.
             writers::end_writers(self.source, &self.options.key).await?;
@@ -161,6 +160,8 @@ impl<'a> Preparation<'a> {
             control::forget(self.target, self.options).await?;
             self.generated.drain(..).for_each(|told| self.events.warning(told));
         }
+        // From here on requests and the status file are ours.
+        self.view.update(|view| view.held = true);
         for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
         }

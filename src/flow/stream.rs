@@ -194,7 +194,7 @@ async fn run_once(
         biased;
         () = stopped(&mut stopping) => Err(Ok(Ended::Done)),
         result = preparation => result.map_err(Err),
-        asked = control.asked_to_stop() => Err(asked.map(|()| Ended::Asked(Request::Stop))),
+        asked = control.asked_to_stop(board) => Err(asked.map(|()| Ended::Asked(Request::Stop))),
     };
     making.cancel(events).await;
     let (ready, replication) = match prepared {

@@ -61,6 +61,30 @@ async fn a_stream_is_stopped_and_what_was_asked_of_it_is_not_asked_of_the_next()
     assert_eq!(stream.target.value(COUNT).await, "11");
 }
 
+/// However long it takes until the next process has the stream.
+#[tokio::test]
+async fn a_process_that_has_not_got_the_stream_does_not_heed_what_was_asked_of_another() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
+    until("it streams", LIMIT, async || state(&stream) == "streaming").await;
+    ask(&stream, "stop");
+    running.wait(LIMIT).expect_code(0);
+    // Who makes schema `repcloud`, or looks at its version, waits for this lock.
+    stream.target.exec("BEGIN; SELECT pg_advisory_xact_lock(7300102, 1)").await;
+    let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' AND clock_timestamp() - query_start > '3 s')";
+    let other = crate::support::db::Db::connect(&stream.pair.target, "app").await;
+    until("it has waited for longer than it takes to look", LIMIT, async || {
+        assert!(running.is_running(), "{}", running.stderr());
+        other.value(waits).await == "t"
+    })
+    .await;
+    stream.target.exec("ROLLBACK").await;
+    until("it streams", LIMIT, async || state(&stream) == "streaming").await;
+    running.terminate();
+    running.wait(LIMIT).expect_code(0);
+}
+
 #[tokio::test]
 async fn a_throttled_stream_is_a_wrong_command_line() {
     let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
