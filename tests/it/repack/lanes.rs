@@ -27,7 +27,7 @@ impl Live {
         running
     }
 
-    async fn swapped(&self, running: Running) {
+    fn swapped(&self, running: Running) {
         let swap = || (self.command("swap", &["--table", "public.t"]), running.wait(LIMIT));
         let ((swap, _), finished) = tokio::task::block_in_place(swap);
         swap.expect_code(0);
@@ -196,7 +196,7 @@ async fn changed_keys_and_truncate_amid_a_catch_up_come_in_their_order() {
         }
         let expected = live.admin.table_hash("t").await;
         holder.exec("ROLLBACK").await;
-        live.swapped(running).await;
+        live.swapped(running);
         assert_eq!(live.admin.table_hash("t").await, expected, "{capture}");
         live.assert_clean().await;
     }
