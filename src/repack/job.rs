@@ -143,6 +143,8 @@ fn whatever_it_takes(facts: &Facts, goal: Goal) -> Step {
         return match (goal, leftovers) {
             (Goal::Abort, false) => Step::Undone,
             (Goal::Abort, true) => Step::Undo,
+            // Dropped just after what was begun was thrown away: there is nothing to begin anew with.
+            _ if facts.place == Place::Gone => Step::Undo,
             (_, true) => Step::BeginAnew(Unusable::Leftover),
             (_, false) => Step::Plan,
         };
@@ -197,6 +199,15 @@ mod tests {
             copy_begun: true,
             ..FRESH
         }
+    }
+
+    #[test]
+    fn a_table_that_went_away_is_not_begun_anew() {
+        let gone = Facts { place: Place::Gone, ..FRESH };
+        for goal in [Goal::Repack, Goal::Prepare] {
+            assert_eq!(next_step(&gone, goal), Step::Undo);
+        }
+        assert_eq!(next_step(&gone, Goal::Abort), Step::Undone);
     }
 
     #[test]
