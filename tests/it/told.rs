@@ -179,7 +179,7 @@ async fn a_table_that_needs_a_person_names_the_command_that_helps() {
     stream.target.exec("ALTER TABLE t ALTER id TYPE bigint").await;
     stream.program.run(&command, LIMIT).expect_code(0);
     stream.catch_up();
-    stream.target.exec("ALTER TABLE t RENAME TO away").await;
+    stream.target.exec("ALTER TABLE t RENAME TO away; ALTER INDEX t_pkey RENAME TO away_pkey").await;
     stream.source.exec("INSERT INTO t VALUES (1001)").await;
     let gone = stream.try_catch_up().expect_code(4);
     let recopy = "repcloud reset --source prod --table public.t --recopy";

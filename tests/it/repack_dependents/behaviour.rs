@@ -93,7 +93,6 @@ async fn changes_of_the_table_show_in_the_fingerprint() {
         ("CREATE MATERIALIZED VIEW m AS SELECT id FROM t", "materialized view public.m"),
         ("CREATE INDEX mi ON m (id)", "materialized view public.m"),
         ("GRANT SELECT (id) ON m TO writer", "materialized view public.m"),
-        ("REFRESH MATERIALIZED VIEW m WITH NO DATA", "materialized view public.m"),
         ("CREATE DOMAIN d AS t", "type public.d"),
         ("ALTER TABLE t OWNER TO team", "owner of table public.t"),
     ] {
@@ -105,6 +104,11 @@ async fn changes_of_the_table_show_in_the_fingerprint() {
         assert_eq!(before.differences_in_exchange(&after).is_empty(), validity, "{statement}");
         before = after;
     }
+    // Whether a view is filled is no change of the table: a REFRESH while the repack waits is followed, and compared in the exchange.
+    case.app.exec("REFRESH MATERIALIZED VIEW m WITH NO DATA").await;
+    let after = fingerprint(&case.inventory(&t()).await);
+    assert_eq!(before.differences(&after), Vec::<String>::new());
+    assert!(!before.differences_in_exchange(&after).is_empty());
 }
 
 #[tokio::test]
