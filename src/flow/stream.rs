@@ -254,7 +254,6 @@ impl Running<'_> {
         let (written_in, written) =
             watch::channel(Written { durable: progress.durable(), applied: progress.applied() });
         let (reader, received) = self.reader(&source, replication, &mut ready, &routes, written).await?;
-        let watched = Watched::new(received, routes.clone(), self.board);
         let applied = report.clone();
         let monitor = Monitor {
             options: self.options,
@@ -262,7 +261,7 @@ impl Running<'_> {
             board: self.board,
             source: &source,
             target: &target,
-            watched,
+            watched: Watched::new(received, routes.clone(), self.board),
             shapes: ready.shapes,
             wanted: wanted_in,
             skips: any_skips,
@@ -308,11 +307,24 @@ impl Running<'_> {
             Ok(ended) => Ok((ended, pipeline.finish().await)),
             Err(error) => Err(pipeline.cause(error)),
         };
-        if self.options.by_triggers() && matches!(finished, Ok((_, Ok(())))) {
-            let durable = applied.borrow().durable;
-            queues::clean_up(self.options, &source, ready.generation, durable).await?;
+        if matches!(finished, Ok((_, Ok(())))) {
+            self.clean_up(&source, ready.generation, applied).await?;
         }
         self.conclude(finished, (&target, &ready.work, &ready.left_out), *stop.borrow()).await
+    }
+
+    /// By triggers: what is durable leaves the queues.
+    async fn clean_up(
+        &self,
+        source: &Session,
+        generation: i64,
+        applied: watch::Receiver<ApplyReport>,
+    ) -> Result<(), FlowError> {
+        if self.options.by_triggers() {
+            let durable = applied.borrow().durable;
+            queues::clean_up(self.options, source, generation, durable).await?;
+        }
+        Ok(())
     }
 
     /// What the end of the pipeline means: it is done, it begins again without a table, or it failed.
