@@ -12,8 +12,8 @@ use crate::pg::PgError;
 
 pub use crate::apply::lane_rows::{LanePosition, changes, lowest, take_over_lanes};
 pub use crate::apply::table_state::{
-    TableRecord, TableState, known_storage, read_dropped, read_leaves, read_tables, set_dropped,
-    set_known_columns, set_table_state, write_leaves, write_table,
+    Origin, TableRecord, TableState, known_storage, read_dropped, read_leaves, read_origins, read_tables,
+    set_dropped, set_known_columns, set_table_state, write_leaves, write_origin, write_table,
 };
 
 /// Which stream a row belongs to: the names of the two connections.
@@ -84,7 +84,7 @@ pub const TABLES: [&str; 11] = [
 ];
 
 /// The version that `schema.sql` and what follows it make.
-pub const VERSION: i32 = 4;
+pub const VERSION: i32 = 5;
 
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
@@ -101,11 +101,12 @@ pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
 }
 
 async fn ensure_schema_locked(client: &Client) -> Result<(), StateError> {
-    const STEPS: [&str; 4] = [
+    const STEPS: [&str; 5] = [
         include_str!("schema.sql"),
         include_str!("schema_2.sql"),
         include_str!("schema_3.sql"),
         include_str!("schema_4.sql"),
+        include_str!("schema_5.sql"),
     ];
     let found = schema_version(client).await?.unwrap_or(0);
     if found > VERSION {

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::apply::applier::ApplyReport;
+use crate::apply::plan::relation_of;
 use crate::apply::route::{Bindings, RouteTable};
 use crate::apply::row::{Row, complete_new};
 use crate::model::{Change, Lsn, Relation, Tuple, TxnBatch, TxnId, TxnSpan, Value};
@@ -245,15 +246,6 @@ impl Splitter {
             }
         }
         anew
-    }
-}
-
-fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
-    match change {
-        Change::Insert { relation, .. }
-        | Change::Update { relation, .. }
-        | Change::Delete { relation, .. } => Some(relation),
-        Change::Truncate { .. } => None,
     }
 }
 

@@ -269,7 +269,8 @@ pub fn tally(group: &Group, routes: &RouteTable, cache: &mut Bindings) -> Vec<u6
     counts
 }
 
-fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
+/// Of which table it is; `None` for a TRUNCATE, which may be of several.
+pub(super) fn relation_of(change: &Change) -> Option<&Arc<Relation>> {
     match change {
         Change::Insert { relation, .. }
         | Change::Update { relation, .. }

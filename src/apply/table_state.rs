@@ -6,7 +6,7 @@ use tokio_postgres::types::PgLsn;
 use crate::apply::checkpoint::{StateError, StreamKey};
 use crate::apply::route::ShapeFingerprint;
 use crate::model::name::parse_table_name;
-use crate::model::{Lsn, TableName};
+use crate::model::{Lsn, Oid, TableName};
 
 /// State of a target table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +205,47 @@ pub async fn set_dropped(
         false => "DELETE FROM repcloud.dropped WHERE source = $1 AND target = $2 AND target_table = $3",
     };
     client.execute(sql, &[&key.source, &key.target, &table.to_string()]).await?;
+    Ok(())
+}
+
+/// Of which relation of the source the rows of a target table are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Target table as SQL writes it.
+    pub target_table: String,
+    /// Source table as SQL writes it.
+    pub source_table: String,
+    /// The source's relation; `None` where it was not written down.
+    pub oid: Option<Oid>,
+    /// Its changes are applied, or wait.
+    pub follows: bool,
+}
+
+/// The origins of all tables of the stream.
+pub async fn read_origins(client: &Client, key: &StreamKey) -> Result<Vec<Origin>, StateError> {
+    let sql = "SELECT target_table, source_table, source_oid, state IN ('streaming', 'parked') FROM repcloud.table_state \
+               WHERE source = $1 AND target = $2 ORDER BY target_table";
+    let rows = client.query(sql, &[&key.source, &key.target]).await?;
+    let read = |row: &tokio_postgres::Row| {
+        Ok(Origin {
+            target_table: row.try_get(0)?,
+            source_table: row.try_get(1)?,
+            oid: row.try_get(2)?,
+            follows: row.try_get(3)?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Writes the relation down; `None`: it is the one that bears the name when it is looked at next.
+pub async fn write_origin(
+    client: &Client,
+    key: &StreamKey,
+    target_table: &TableName,
+    oid: Option<Oid>,
+) -> Result<(), StateError> {
+    let sql = "UPDATE repcloud.table_state SET source_oid = $4 WHERE source = $1 AND target = $2 AND target_table = $3";
+    client.execute(sql, &[&key.source, &key.target, &target_table.to_string(), &oid]).await?;
     Ok(())
 }
 

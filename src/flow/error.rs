@@ -50,6 +50,19 @@ pub enum FlowError {
         /// What came and went.
         changes: String,
     },
+    /// Another table bears the name of one that is followed.
+    #[error(
+        "source table {source_table} is another one than before: it was renamed, and the rows in target table {target_table} are those of the table \
+         that had the name: copy the table again, {}", reset_command(.source_name, .target_table, "recopy")
+    )]
+    Replaced {
+        /// Source table.
+        source_table: TableName,
+        /// Target table.
+        target_table: TableName,
+        /// Source connection.
+        source_name: String,
+    },
     /// A person ended it before what was asked for (`--until`) was there.
     #[error(
         "stopped before its end was reached; the position is kept in the target, start it again to go on"
@@ -147,6 +160,7 @@ impl FlowError {
             | FlowError::Stopped(_)
             | FlowError::Unfinished(_)
             | FlowError::PartitionsChanged { .. }
+            | FlowError::Replaced { .. }
             | FlowError::NotReached
             | FlowError::SlotTimeout { .. }
             | FlowError::Internal(_) => RetryAdvice::Stop,

@@ -17,6 +17,7 @@ use crate::flow::followed;
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::Shapes;
+use crate::flow::replaced;
 use crate::flow::status::Board;
 use crate::flow::view::{StreamState, StreamView};
 use crate::flow::work::TableWork;
@@ -142,6 +143,10 @@ impl Monitor<'_> {
             }
             if round % PARTITIONS_EVERY == 0 {
                 self.check_partitions().await?;
+                let both = (self.source, self.target);
+                if let Some(error) = replaced::find(both, &self.options.key, self.work).await?.pop() {
+                    return Err(error);
+                }
                 followed::withdraw(self.source, self.options, self.events).await?;
                 followed::mark_gaps(self.source, self.target, self.options, self.work, self.events).await?;
             }

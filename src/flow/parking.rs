@@ -77,7 +77,7 @@ pub(crate) fn culprit(error: &FlowError, work: &[TableWork]) -> Option<(TableNam
         |source: &TableName| work.iter().find(|w| w.source.name == *source).map(|w| w.target.clone());
     let error = match error {
         FlowError::Apply(error) => error,
-        FlowError::PartitionsChanged { target_table, .. } => {
+        FlowError::PartitionsChanged { target_table, .. } | FlowError::Replaced { target_table, .. } => {
             return Some((target_table.clone(), Verdict::NeedsCopy));
         }
         _ => return None,
@@ -127,7 +127,12 @@ impl Parking<'_> {
         let Some((table, verdict)) = culprit(error, self.work) else { return Ok(false) };
         let name = table.to_string();
         let records = checkpoint::read_tables(self.target, self.key).await?;
-        if !records.iter().any(|r| r.target_table == name && r.state == TableState::Streaming) {
+        // What waits is lost for a table that needs another copy.
+        let follows = |state: TableState| match verdict {
+            Verdict::Park => state == TableState::Streaming,
+            Verdict::NeedsCopy => matches!(state, TableState::Streaming | TableState::Parked),
+        };
+        if !records.iter().any(|r| r.target_table == name && follows(r.state)) {
             return Ok(false);
         }
         let why = with_hint(error, self.key);

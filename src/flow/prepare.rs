@@ -19,6 +19,7 @@ use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::queue_setup;
 use crate::flow::queues;
+use crate::flow::replaced;
 use crate::flow::slot::{self, Making, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{TableWork, new_record};
@@ -163,6 +164,9 @@ impl<'a> Preparation<'a> {
         // From here on requests and the status file are ours.
         self.view.update(|view| view.held = true);
         for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
+            self.parking().set_aside(&error).await?;
+        }
+        for error in replaced::find((self.source, self.target), &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
         }
         // Where the stream begins anew, what passed by is in the copy, or a person has accepted the gap.

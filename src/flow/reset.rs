@@ -310,6 +310,10 @@ impl<'a> Reset<'a> {
                 let key = &self.options.key;
                 checkpoint::record_system(&self.target, key, &self.system.system_id, self.system.timeline)
                     .await?;
+                // Another system may number its relations otherwise.
+                for table in &self.tables {
+                    checkpoint::write_origin(&self.target, key, &table.target, None).await?;
+                }
             }
             (Choice::Recopy, Scope::Tables(_)) => self.in_one_transaction(Self::mark_for_copy).await?,
             (Choice::AcceptTarget, Scope::Tables(_)) => self.in_one_transaction(Self::mark_accepted).await?,
@@ -408,6 +412,7 @@ impl<'a> Reset<'a> {
                 record.copied_at = Lsn::INVALID;
             }
             checkpoint::write_table(&self.target, &self.options.key, &record).await?;
+            checkpoint::write_origin(&self.target, &self.options.key, &table.target, None).await?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::support::db::assert_same;
 use crate::support::stream::{LIMIT, Stream, configuration};
 use crate::support::wait;
+use crate::triggers::by_triggers;
 
 const TABLES: &str = "
     CREATE TABLE public.good (id int PRIMARY KEY, v text);
@@ -37,6 +38,73 @@ async fn a_table_that_was_out_of_the_publication_needs_another_copy() {
     // Dropped and made anew: other rows under the old name.
     stream.source.exec("DROP TABLE other; CREATE TABLE other (id int PRIMARY KEY, v text); INSERT INTO other VALUES (1, 'anew')").await;
     needs_copy_then_equal(&stream).await;
+}
+
+/// As some tools for schema changes do: the rows on the target are those of the table that had the name before.
+#[tokio::test]
+async fn a_table_that_takes_the_name_of_another_needs_another_copy() {
+    const EXCHANGE: &str = "BEGIN; ALTER TABLE other RENAME TO aside; ALTER TABLE good RENAME TO other; \
+        ALTER TABLE aside RENAME TO good; ALTER INDEX other_pkey RENAME TO aside_pkey; ALTER INDEX good_pkey RENAME TO other_pkey; \
+        ALTER INDEX aside_pkey RENAME TO good_pkey; COMMIT; UPDATE other SET v = 'x' WHERE id = 1; INSERT INTO good VALUES (50, 'y')";
+    for capture in ["slot", "trigger"] {
+        let mut stream = Stream::new(TABLES, "", &[BOTH]).await;
+        if capture == "trigger" {
+            by_triggers(&mut stream, &[BOTH]);
+        }
+        stream.catch_up();
+        stream.source.exec(EXCHANGE).await;
+        stream.try_catch_up().expect_code(4);
+        assert_eq!(
+            (state(&stream, "good").await, state(&stream, "other").await),
+            ("needs_copy".into(), "needs_copy".into()),
+            "{capture}"
+        );
+        let reset = ["reset", "--source", "prod", "--all", "--recopy", "--yes"];
+        stream.program.run(&reset, LIMIT).expect_code(0);
+        // And while it runs: one is renamed away, another that was followed beside it takes its place.
+        let running = stream.program.spawn(&["stream", "--source", "prod"]);
+        wait::until("both are copied", LIMIT, async || {
+            state(&stream, "good").await == "streaming" && state(&stream, "other").await == "streaming"
+        })
+        .await;
+        assert_same(&stream.source, &stream.target, "other").await;
+        stream.source.exec("ALTER TABLE other RENAME TO gone; ALTER INDEX other_pkey RENAME TO gone_pkey; ALTER TABLE good RENAME TO other; ALTER INDEX good_pkey RENAME TO other_pkey; INSERT INTO other VALUES (60, 'z')").await;
+        wait::until("it is noticed", LIMIT, async || state(&stream, "other").await == "needs_copy").await;
+        running.terminate();
+        running.wait(LIMIT).expect_code(0);
+        let reset = ["reset", "--source", "prod", "--table", "public.other", "--recopy", "--yes"];
+        stream.program.run(&reset, LIMIT).expect_code(0);
+        stream.try_catch_up();
+        assert_same(&stream.source, &stream.target, "other").await;
+    }
+}
+
+/// What waits for it would not make its rows certain again, and the other tables are not to stand still for it.
+#[tokio::test]
+async fn partitions_of_a_parked_table_change_and_the_others_go_on() {
+    const SCHEMA: &str = "CREATE TABLE public.other (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+        CREATE TABLE public.part_1 PARTITION OF other FOR VALUES FROM (0) TO (100); INSERT INTO other VALUES (1, 'first');
+        CREATE TABLE public.good (id int PRIMARY KEY, v text)";
+    let stream =
+        Stream::new(SCHEMA, "", &["mode = \"dml\"\ntables = [\"public.good\", \"public.other\"]"]).await;
+    stream.catch_up();
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
+    stream.target.exec("DELETE FROM other").await;
+    stream.source.exec("UPDATE other SET v = 'x'").await;
+    wait::until("it is parked", LIMIT, async || state(&stream, "other").await == "parked").await;
+    wait::until("it streams on", LIMIT, async || {
+        running.stderr().matches("streaming from slot").count() == 2
+    })
+    .await;
+    stream.source.exec("CREATE TABLE part_2 PARTITION OF other FOR VALUES FROM (100) TO (200)").await;
+    wait::until("it needs a copy", LIMIT, async || state(&stream, "other").await == "needs_copy").await;
+    stream.source.exec("INSERT INTO good VALUES (1, 'x')").await;
+    wait::until("the other goes on", LIMIT, async || {
+        stream.target.value("SELECT count(*) FROM good").await == "1"
+    })
+    .await;
+    running.terminate();
+    running.wait(LIMIT).expect_code(0);
 }
 
 /// A slip in the configuration must not cost a copy of days.

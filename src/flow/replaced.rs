@@ -1,0 +1,101 @@
+//! Source tables whose place was taken by another one that is followed, or that was there beside it: renamed tables. The stream
+//! knows tables by name, and the rows on the target are those of the table that had the name before.
+//!
+//! A repack makes another relation of a table too, with the same rows; the old one is gone then, or rests in `repcloud_old`.
+
+use std::collections::BTreeMap;
+
+use crate::apply::checkpoint::{self, Origin, StreamKey};
+use crate::flow::error::FlowError;
+use crate::flow::queues::source_error;
+use crate::flow::work::TableWork;
+use crate::model::{Oid, TableName};
+use crate::pg::Session;
+
+/// The relations that bear these names now.
+const NOW: &str = "\
+SELECT n.nspname::text, c.relname::text, c.oid
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN unnest($1::text[], $2::text[]) AS w (s, t) ON w.s = n.nspname AND w.t = c.relname";
+
+/// The relations that are still there, but for old tables of a repack.
+const STILL_THERE: &str = "\
+SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = ANY ($1) AND n.nspname <> 'repcloud_old'";
+
+/// A finding for each table of `work` that is another one than that its rows came from. Remembers the relation of the others.
+pub(crate) async fn find(
+    (source, target): (&Session, &Session),
+    key: &StreamKey,
+    work: &[TableWork],
+) -> Result<Vec<FlowError>, FlowError> {
+    let origins = checkpoint::read_origins(target, key).await?;
+    let now = relations(source, work).await?;
+    let before: Vec<Oid> = origins.iter().filter_map(|origin| origin.oid).collect();
+    let there = source.query(STILL_THERE, &[&before]).await.map_err(source_error)?;
+    let there: Vec<Oid> =
+        there.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(source_error)?;
+    let mut found = Vec::new();
+    for work in work {
+        let name = work.target.to_string();
+        let Some(origin) = origins.iter().find(|origin| origin.target_table == name) else { continue };
+        let Some(now) = now.get(&work.source.name).copied() else { continue };
+        if !origin.follows || origin.oid == Some(now) {
+            continue;
+        }
+        if is_another(&origins, origin, now, &there) {
+            found.push(FlowError::Replaced {
+                source_table: work.source.name.clone(),
+                target_table: work.target.clone(),
+                source_name: key.source.clone(),
+            });
+        } else {
+            checkpoint::write_origin(target, key, &work.target, Some(now)).await?;
+        }
+    }
+    Ok(found)
+}
+
+async fn relations(source: &Session, work: &[TableWork]) -> Result<BTreeMap<TableName, Oid>, FlowError> {
+    let (schemas, tables): (Vec<&str>, Vec<&str>) =
+        work.iter().map(|w| (w.source.name.schema.as_str(), w.source.name.table.as_str())).unzip();
+    let rows = source.query(NOW, &[&schemas, &tables]).await.map_err(source_error)?;
+    let read = |row: &tokio_postgres::Row| -> Result<(TableName, Oid), tokio_postgres::Error> {
+        Ok((TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?), row.try_get(2)?))
+    };
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(source_error)
+}
+
+/// The relation `now` was another followed table, or the one that the rows came from has kept living under another name. Pure.
+fn is_another(origins: &[Origin], origin: &Origin, now: Oid, there: &[Oid]) -> bool {
+    let Some(before) = origin.oid else { return false };
+    let others = origins.iter().filter(|other| other.source_table != origin.source_table);
+    there.contains(&before) || others.into_iter().any(|other| other.oid == Some(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(name: &str, oid: Option<Oid>) -> Origin {
+        Origin { target_table: name.to_owned(), source_table: name.to_owned(), oid, follows: true }
+    }
+
+    #[test]
+    fn a_renamed_table_is_another_one_and_a_repacked_one_is_not() {
+        let all = [origin("a", Some(1)), origin("b", Some(2)), origin("c", None)];
+        for (which, now, there, expected) in [
+            (0, 2, &[1, 2][..], true),
+            // Its old table was dropped, and a followed one took its place.
+            (0, 2, &[2][..], true),
+            // One that was not followed took its place, and it was put aside.
+            (0, 9, &[1, 2][..], true),
+            // Repacked.
+            (0, 9, &[2][..], false),
+            // Copied by a version that did not write it down.
+            (2, 9, &[1, 2][..], false),
+        ] {
+            assert_eq!(is_another(&all, &all[which], now, there), expected, "{which} {now} {there:?}");
+        }
+    }
+}
