@@ -12,8 +12,8 @@ use crate::pg::PgError;
 
 pub use crate::apply::lane_rows::{LanePosition, changes, lowest, take_over_lanes};
 pub use crate::apply::table_state::{
-    Origin, TableRecord, TableState, known_storage, read_dropped, read_leaves, read_origins, read_tables,
-    set_dropped, set_known_columns, set_table_state, write_leaves, write_origin, write_table,
+    TableRecord, TableState, known_storage, read_dropped, read_leaves, read_tables, set_dropped,
+    set_known_columns, set_source_oid, set_table_state, write_leaves, write_table,
 };
 
 /// Which stream a row belongs to: the names of the two connections.

@@ -56,6 +56,8 @@ pub struct TableRecord {
     pub target_table: String,
     /// Source table as SQL writes it.
     pub source_table: String,
+    /// The source's relation that the rows are of; `None`: the one that bears the name when it is looked at next.
+    pub source_oid: Option<Oid>,
     /// `dml` or `logdel`.
     pub mode: String,
     /// State.
@@ -86,7 +88,7 @@ pub async fn read_tables(client: &Client, key: &StreamKey) -> Result<Vec<TableRe
     let rows = client
         .query(
             "SELECT target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns::text, rows_copied, rows_total, error, \
-             to_jsonb(t)->>'parked_with', coalesce((to_jsonb(t)->>'parked_changes')::int8, 0), coalesce((to_jsonb(t)->>'parked_bytes')::int8, 0) \
+             to_jsonb(t)->>'parked_with', coalesce((to_jsonb(t)->>'parked_changes')::int8, 0), coalesce((to_jsonb(t)->>'parked_bytes')::int8, 0), (to_jsonb(t)->>'source_oid')::oid \
              FROM repcloud.table_state t WHERE source = $1 AND target = $2 ORDER BY target_table",
             &[&key.source, &key.target],
         )
@@ -108,10 +110,11 @@ pub async fn read_tables(client: &Client, key: &StreamKey) -> Result<Vec<TableRe
                 rows_copied: row.try_get(7)?,
                 rows_total: row.try_get(8)?,
                 error: row.try_get(9)?,
-                // Version 1 has none of them, and `status` reads it without bringing it up to date.
+                // Older versions have none of them, and `status` reads it without bringing it up to date.
                 parked_with: row.try_get(10)?,
                 parked_changes: row.try_get(11)?,
                 parked_bytes: row.try_get(12)?,
+                source_oid: row.try_get(13)?,
             })
         })
         .collect()
@@ -127,11 +130,11 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
         .map_err(|e| StateError::Damaged(format!("known_columns: {e}")))?;
     client
         .execute(
-            "INSERT INTO repcloud.table_state (source, target, target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns, rows_copied, rows_total, error) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10, $11, $12) \
+            "INSERT INTO repcloud.table_state (source, target, target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns, rows_copied, rows_total, error, source_oid) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10, $11, $12, $13) \
              ON CONFLICT (source, target, target_table) DO UPDATE SET source_table = excluded.source_table, mode = excluded.mode, state = excluded.state, \
              copied_at_lsn = excluded.copied_at_lsn, made_by_us = excluded.made_by_us, known_columns = excluded.known_columns, \
-             rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, error = excluded.error, updated_at = now()",
+             rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, error = excluded.error, source_oid = excluded.source_oid, updated_at = now()",
             &[
                 &key.source,
                 &key.target,
@@ -145,6 +148,7 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
                 &record.rows_copied,
                 &record.rows_total,
                 &record.error,
+                &record.source_oid,
             ],
         )
         .await?;
@@ -208,41 +212,12 @@ pub async fn set_dropped(
     Ok(())
 }
 
-/// Of which relation of the source the rows of a target table are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// Target table as SQL writes it.
-    pub target_table: String,
-    /// Source table as SQL writes it.
-    pub source_table: String,
-    /// The source's relation; `None` where it was not written down.
-    pub oid: Option<Oid>,
-    /// Its changes are applied, or wait.
-    pub follows: bool,
-}
-
-/// The origins of all tables of the stream.
-pub async fn read_origins(client: &Client, key: &StreamKey) -> Result<Vec<Origin>, StateError> {
-    let sql = "SELECT target_table, source_table, source_oid, state IN ('streaming', 'parked') FROM repcloud.table_state \
-               WHERE source = $1 AND target = $2 ORDER BY target_table";
-    let rows = client.query(sql, &[&key.source, &key.target]).await?;
-    let read = |row: &tokio_postgres::Row| {
-        Ok(Origin {
-            target_table: row.try_get(0)?,
-            source_table: row.try_get(1)?,
-            oid: row.try_get(2)?,
-            follows: row.try_get(3)?,
-        })
-    };
-    rows.iter().map(read).collect()
-}
-
-/// Writes the relation down; `None`: it is the one that bears the name when it is looked at next.
-pub async fn write_origin(
+/// Writes the source's relation down.
+pub async fn set_source_oid(
     client: &Client,
     key: &StreamKey,
     target_table: &TableName,
-    oid: Option<Oid>,
+    oid: Oid,
 ) -> Result<(), StateError> {
     let sql = "UPDATE repcloud.table_state SET source_oid = $4 WHERE source = $1 AND target = $2 AND target_table = $3";
     client.execute(sql, &[&key.source, &key.target, &target_table.to_string(), &oid]).await?;

@@ -19,9 +19,8 @@ fn names(tables: &[TableName]) -> Vec<String> {
     tables.iter().map(ToString::to_string).collect()
 }
 
-/// Remembers from which relation and which leaves `work`'s rows are about to come.
+/// Remembers from which leaves `work`'s rows are about to come.
 pub(crate) async fn record(target: &Session, key: &StreamKey, work: &TableWork) -> Result<(), FlowError> {
-    checkpoint::write_origin(target, key, &work.target, Some(work.source.oid)).await?;
     Ok(checkpoint::write_leaves(target, key, &work.target, leaves(work).as_deref()).await?)
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::apply::checkpoint::{self, Origin, StreamKey};
+use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
 use crate::flow::error::FlowError;
 use crate::flow::queues::source_error;
 use crate::flow::work::TableWork;
@@ -29,31 +29,44 @@ pub(crate) async fn find(
     key: &StreamKey,
     work: &[TableWork],
 ) -> Result<Vec<FlowError>, FlowError> {
-    let origins = checkpoint::read_origins(target, key).await?;
+    let records = checkpoint::read_tables(target, key).await?;
     let now = relations(source, work).await?;
-    let before: Vec<Oid> = origins.iter().filter_map(|origin| origin.oid).collect();
-    let there = source.query(STILL_THERE, &[&before]).await.map_err(source_error)?;
-    let there: Vec<Oid> =
-        there.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(source_error)?;
-    let mut found = Vec::new();
+    let mut moved = Vec::new();
     for work in work {
         let name = work.target.to_string();
-        let Some(origin) = origins.iter().find(|origin| origin.target_table == name) else { continue };
-        let Some(now) = now.get(&work.source.name).copied() else { continue };
-        if !origin.follows || origin.oid == Some(now) {
+        let follows = |r: &&TableRecord| {
+            r.target_table == name && matches!(r.state, TableState::Streaming | TableState::Parked)
+        };
+        let (Some(record), Some(now)) = (records.iter().find(follows), now.get(&work.source.name)) else {
             continue;
+        };
+        if record.source_oid != Some(*now) {
+            moved.push((work, record, *now));
         }
-        if is_another(&origins, origin, now, &there) {
+    }
+    let there = still_there(source, moved.iter().filter_map(|(_, record, _)| record.source_oid)).await?;
+    let mut found = Vec::new();
+    for (work, record, now) in moved {
+        if is_another(&records, record, now, &there) {
             found.push(FlowError::Replaced {
                 source_table: work.source.name.clone(),
                 target_table: work.target.clone(),
                 source_name: key.source.clone(),
             });
         } else {
-            checkpoint::write_origin(target, key, &work.target, Some(now)).await?;
+            checkpoint::set_source_oid(target, key, &work.target, now).await?;
         }
     }
     Ok(found)
+}
+
+async fn still_there(source: &Session, oids: impl Iterator<Item = Oid>) -> Result<Vec<Oid>, FlowError> {
+    let oids: Vec<Oid> = oids.collect();
+    if oids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = source.query(STILL_THERE, &[&oids]).await.map_err(source_error)?;
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(source_error)
 }
 
 async fn relations(source: &Session, work: &[TableWork]) -> Result<BTreeMap<TableName, Oid>, FlowError> {
@@ -67,23 +80,40 @@ async fn relations(source: &Session, work: &[TableWork]) -> Result<BTreeMap<Tabl
 }
 
 /// The relation `now` was another followed table, or the one that the rows came from has kept living under another name. Pure.
-fn is_another(origins: &[Origin], origin: &Origin, now: Oid, there: &[Oid]) -> bool {
-    let Some(before) = origin.oid else { return false };
-    let others = origins.iter().filter(|other| other.source_table != origin.source_table);
-    there.contains(&before) || others.into_iter().any(|other| other.oid == Some(now))
+fn is_another(records: &[TableRecord], record: &TableRecord, now: Oid, there: &[Oid]) -> bool {
+    let Some(before) = record.source_oid else { return false };
+    let was_of_another =
+        |other: &TableRecord| other.source_table != record.source_table && other.source_oid == Some(now);
+    there.contains(&before) || records.iter().any(was_of_another)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Lsn;
 
-    fn origin(name: &str, oid: Option<Oid>) -> Origin {
-        Origin { target_table: name.to_owned(), source_table: name.to_owned(), oid, follows: true }
+    fn record(name: &str, source_oid: Option<Oid>) -> TableRecord {
+        TableRecord {
+            target_table: name.to_owned(),
+            source_table: name.to_owned(),
+            source_oid,
+            mode: "dml".to_owned(),
+            state: TableState::Streaming,
+            copied_at: Lsn::INVALID,
+            made_by_us: true,
+            known_columns: None,
+            rows_copied: 0,
+            rows_total: 0,
+            error: None,
+            parked_with: None,
+            parked_changes: 0,
+            parked_bytes: 0,
+        }
     }
 
     #[test]
     fn a_renamed_table_is_another_one_and_a_repacked_one_is_not() {
-        let all = [origin("a", Some(1)), origin("b", Some(2)), origin("c", None)];
+        let all = [record("a", Some(1)), record("b", Some(2)), record("c", None)];
         for (which, now, there, expected) in [
             (0, 2, &[1, 2][..], true),
             // Its old table was dropped, and a followed one took its place.

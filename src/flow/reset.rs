@@ -311,8 +311,9 @@ impl<'a> Reset<'a> {
                 checkpoint::record_system(&self.target, key, &self.system.system_id, self.system.timeline)
                     .await?;
                 // Another system may number its relations otherwise.
-                for table in &self.tables {
-                    checkpoint::write_origin(&self.target, key, &table.target, None).await?;
+                for record in self.tables.iter().filter_map(|table| table.record.clone()) {
+                    let record = TableRecord { source_oid: None, ..record };
+                    checkpoint::write_table(&self.target, key, &record).await?;
                 }
             }
             (Choice::Recopy, Scope::Tables(_)) => self.in_one_transaction(Self::mark_for_copy).await?,
@@ -407,12 +408,12 @@ impl<'a> Reset<'a> {
             let waits = record.state == TableState::Parked;
             record.state = if waits { TableState::Parked } else { TableState::Streaming };
             record.error = None;
+            record.source_oid = None;
             record.known_columns.iter_mut().flatten().for_each(|column| column.accepted = true);
             if *self.scope == Scope::All && !waits {
                 record.copied_at = Lsn::INVALID;
             }
             checkpoint::write_table(&self.target, &self.options.key, &record).await?;
-            checkpoint::write_origin(&self.target, &self.options.key, &table.target, None).await?;
         }
         Ok(())
     }
@@ -436,6 +437,7 @@ fn new_record(table: &Affected) -> TableRecord {
     TableRecord {
         target_table: table.target.to_string(),
         source_table: table.source.to_string(),
+        source_oid: None,
         mode: table.mode.to_owned(),
         state: TableState::Streaming,
         copied_at: Lsn::INVALID,

@@ -33,10 +33,9 @@ impl Preparation<'_> {
                 None => unfit.push((finding.table.clone(), why)),
             }
         }
-        let known = |w: &&TableWork| records.iter().any(|r| r.target_table == w.target.to_string());
         let (source, target) = (self.source, self.target);
         for work in self.work.iter().filter(|w| w.entry.copy && !targets.contains_key(&w.target)) {
-            if known(&work) && !is_copying(&records, &work.target) {
+            if is_copied(&records, &work.target) {
                 continue;
             }
             match first_rows::check_ddl(source, target, &[work]).await {
@@ -68,7 +67,7 @@ impl Preparation<'_> {
             let record = records.iter().find(|r| r.target_table == name);
             match targets.get(&work.target) {
                 // What streams already is parked instead, see `settle`.
-                _ if record.is_some_and(|r| r.state != TableState::Copying) => {}
+                _ if is_copied(records, &work.target) => {}
                 Some(target) => {
                     let found = work::route(work, target, record, self.replica_role);
                     findings.extend(found.err().unwrap_or_default());
@@ -83,10 +82,8 @@ impl Preparation<'_> {
             }
         }
         if !self.replica_role {
-            let begun =
-                |name: &str| records.iter().any(|r| r.target_table == name && r.state != TableState::Copying);
             let to_copy: Vec<&TableWork> =
-                self.work.iter().filter(|w| w.entry.copy && !begun(&w.target.to_string())).collect();
+                self.work.iter().filter(|w| w.entry.copy && !is_copied(records, &w.target)).collect();
             findings.extend(circles::findings(self.source, &to_copy, targets).await?);
         }
         Ok(findings)
@@ -184,6 +181,7 @@ impl Preparation<'_> {
     }
 }
 
-fn is_copying(records: &[TableRecord], table: &TableName) -> bool {
-    records.iter().any(|r| r.target_table == table.to_string() && r.state == TableState::Copying)
+/// Something is recorded of the table, and no copy of it is to be begun or finished.
+fn is_copied(records: &[TableRecord], table: &TableName) -> bool {
+    records.iter().any(|r| r.target_table == table.to_string() && r.state != TableState::Copying)
 }

@@ -33,6 +33,7 @@ pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) ->
     TableRecord {
         target_table: work.target.to_string(),
         source_table: work.source.name.to_string(),
+        source_oid: Some(work.source.oid),
         mode: work.mode().to_owned(),
         state,
         copied_at,
