@@ -7,17 +7,16 @@ use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
 use crate::apply::error::reset_command;
 use crate::apply::route::Delivery;
 use crate::apply::state_read;
-use crate::capture::setup::TableRequest;
 use crate::capture::trigger::stream_ticks::{self, Standing};
 use crate::catalog::read_table;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::options::StreamOptions;
 use crate::flow::plugin;
-use crate::flow::resolve::{Configured, configured, refusals, request};
+use crate::flow::resolve::{Configured, configured, leaves_out};
 use crate::flow::stream::connect_source;
 use crate::flow::work::TableWork;
-use crate::model::{Lsn, TableName, TablePattern};
+use crate::model::{Lsn, TableName};
 use crate::pg::{self, PgError, Session};
 use crate::verify::{self, Progress, VerifyOptions, VerifyOutcome, VerifySpec};
 
@@ -129,7 +128,7 @@ impl<'a> Compare<'a> {
             if !names.is_empty() && !names.contains(&table.source) && !names.contains(&table.target) {
                 continue;
             }
-            let by_name = table.entry.tables.contains(&TablePattern::Table(table.source.clone()));
+            let by_name = table.entry.names(&table.source);
             let target_name = table.target.to_string();
             let record = records.iter().find(|r| r.target_table == target_name);
             if record.is_none() && dropped.contains(&target_name) {
@@ -192,9 +191,7 @@ impl<'a> Compare<'a> {
         asked_for: bool,
         begun: bool,
     ) -> Result<(), FlowError> {
-        let request = TableRequest { condition: None, ..request(table.entry, table.source.clone()) };
-        let refused = refusals(&self.source, self.options, table.entry, &[request]).await?;
-        if refused.iter().any(|(_, findings)| !findings.is_empty()) {
+        if leaves_out(&self.source, self.options, table.entry, &table.source).await? {
             return Ok(());
         }
         if asked_for {
@@ -209,8 +206,7 @@ impl<'a> Compare<'a> {
     fn find_dropped(&mut self, names: &[TableName], dropped: &[String], tables: &[Configured<'_>]) {
         for name in names.iter().filter(|name| dropped.contains(&name.to_string())) {
             let entry = tables.iter().find(|t| t.target == *name);
-            let by_name =
-                |t: &Configured<'_>| t.entry.tables.contains(&TablePattern::Table(t.source.clone()));
+            let by_name = |t: &Configured<'_>| t.entry.names(&t.source);
             self.dropped.push((name.clone(), self.was_dropped(name, entry.map(by_name))));
         }
     }

@@ -63,6 +63,11 @@ impl EntryOptions {
             Delivery::LogDel => "logdel",
         }
     }
+
+    /// It names this source table; a wildcard may take it otherwise.
+    pub fn names(&self, source: &TableName) -> bool {
+        self.tables.contains(&TablePattern::Table(source.clone()))
+    }
 }
 
 /// One `[[replicate]]` entry.

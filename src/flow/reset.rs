@@ -3,7 +3,7 @@
 
 use crate::apply::checkpoint::{self, Checkpoint, StateError, TableRecord, TableState};
 use crate::apply::parked_store;
-use crate::capture::setup::{self, TableRequest};
+use crate::capture::setup;
 use crate::catalog::read_table;
 use crate::copy::target::hindrance;
 use crate::flow::error::FlowError;
@@ -16,7 +16,7 @@ use crate::flow::queues;
 use crate::flow::resolve::{self, Configured, configured};
 use crate::flow::start::{SlotFacts, StopReason, SystemFacts};
 use crate::flow::stream::{connect_source, connect_target};
-use crate::model::{Events, Lsn, TableName, TablePattern};
+use crate::model::{Events, Lsn, TableName};
 use crate::pg::Session;
 use crate::pg::replication::ReplicationClient;
 
@@ -140,12 +140,9 @@ impl<'a> Reset<'a> {
             let name = target.to_string();
             let record = records.iter().find(|r| r.target_table == name).cloned();
             // `schema.*` leaves out what the mode cannot take, or drop-table took out: a target table of that name is not ours to empty.
-            if record.is_none() && !entry.tables.contains(&TablePattern::Table(source.clone())) {
-                let request = TableRequest { condition: None, ..resolve::request(entry, source.clone()) };
-                let refused = resolve::refusals(&self.source, self.options, entry, &[request]).await?;
-                if *self.scope == Scope::All && dropped.contains(&name)
-                    || refused.iter().any(|(_, findings)| !findings.is_empty())
-                {
+            if record.is_none() && !entry.names(&source) {
+                let left_out = resolve::leaves_out(&self.source, self.options, entry, &source).await?;
+                if *self.scope == Scope::All && dropped.contains(&name) || left_out {
                     continue;
                 }
             }

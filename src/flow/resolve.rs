@@ -73,6 +73,18 @@ pub(crate) async fn refusals(
     Ok(requests.iter().map(|r| (r.name.clone(), refused(&r.name))).collect())
 }
 
+/// `schema.*` leaves the table out: the mode cannot take it.
+pub(crate) async fn leaves_out(
+    source: &Session,
+    options: &StreamOptions,
+    entry: &EntryOptions,
+    table: &TableName,
+) -> Result<bool, FlowError> {
+    let request = TableRequest { condition: None, ..request(entry, table.clone()) };
+    let refused = refusals(source, options, entry, &[request]).await?;
+    Ok(refused.iter().any(|(_, findings)| !findings.is_empty()))
+}
+
 pub(crate) fn request(entry: &EntryOptions, name: TableName) -> TableRequest {
     TableRequest {
         name,

@@ -11,7 +11,7 @@ use crate::flow::options::StreamOptions;
 use crate::flow::resolve::{self, Configured};
 use crate::flow::work::{self, TableWork, TargetFinding};
 use crate::flow::{casts, facts, plugin, queue_setup, queues};
-use crate::model::{TableName, TablePattern};
+use crate::model::TableName;
 use crate::pg::Session;
 
 /// A source table of a stream.
@@ -84,15 +84,11 @@ pub async fn source_tables(
             table: request.name.clone(),
             definition: definition.cloned(),
             findings,
-            by_wildcard: is_by_wildcard(configured),
+            by_wildcard: !configured.entry.names(&configured.source),
             not_owned: Vec::new(),
         });
     }
     Ok(surveyed)
-}
-
-fn is_by_wildcard(configured: &Configured<'_>) -> bool {
-    !configured.entry.tables.contains(&TablePattern::Table(configured.source.clone()))
 }
 
 /// The source tables of a stream by triggers: no publication, no replica identity and no ownership is asked for.
@@ -133,7 +129,7 @@ async fn captured_tables(
             table: name.clone(),
             definition: definition.cloned(),
             findings,
-            by_wildcard: is_by_wildcard(configured),
+            by_wildcard: !configured.entry.names(&configured.source),
             not_owned,
         });
     }

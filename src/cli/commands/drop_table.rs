@@ -15,7 +15,7 @@ use crate::cli::wiring::{block_on, connect_options, flow_failure, stream, stream
 use crate::config::Connection;
 use crate::flow::StreamOptions;
 use crate::flow::drop_table::{Dropped, drop_table, effects};
-use crate::model::{TableName, TablePattern};
+use crate::model::TableName;
 use crate::pg;
 use crate::service::status_file;
 
@@ -156,6 +156,6 @@ async fn sources_of(connection: &Connection, table: &TableName) -> Result<Vec<St
 fn is_configured(options: &StreamOptions, table: &TableName) -> bool {
     options.entries.iter().any(|entry| match &entry.target_table {
         Some(target) => target == table,
-        None => entry.tables.contains(&TablePattern::Table(table.clone())),
+        None => entry.names(table),
     })
 }
