@@ -217,7 +217,7 @@ async fn all_unfinished(session: &Session) -> Result<Vec<RepackRow>, RepackError
 
 async fn is_running(options: &RepackOptions, row: &RepackRow) -> Result<bool, RepackError> {
     let session = pg::connect(&options.connect).await?;
-    let running = state::is_locked(&session, row.table_oid).await?;
+    let running = state::holder(&session, row.table_oid).await?.is_some();
     session.close().await?;
     Ok(running)
 }

@@ -410,14 +410,8 @@ pub async fn set_prepared(client: &Client, table: Oid, prepared: bool) -> Result
     Ok(())
 }
 
-/// True when some process works on the table. Only looks: taking the lock to find out could keep its owner from it.
-pub async fn is_locked(client: &Client, table: Oid) -> Result<bool, RepackError> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = 7300104 AND objid = $1 \
-               AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))";
-    Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
-}
-
-/// The server process that holds the table for a process of ours, and what a person needs to find that.
+/// The server process that holds the table for a process of ours, and what a person needs to find that. Only looks: taking the lock to
+/// find out could keep its owner from it.
 pub async fn holder(client: &Client, table: Oid) -> Result<Option<(i32, String)>, RepackError> {
     let sql = "SELECT l.pid, pg_catalog.format('pid %s of the server%s%s', l.pid, ', ' || nullif(a.application_name, ''), \
                    ', from ' || coalesce(pg_catalog.host(a.client_addr), 'this machine')) \
