@@ -171,9 +171,7 @@ async fn is_taken(source: &Session, table: Oid) -> Result<bool, FlowError> {
     if !setup::read_queue(source, table).await?.queue {
         return Ok(false);
     }
-    let there = "SELECT pg_catalog.to_regclass('repcloud.reads') IS NOT NULL";
-    let row = source.query_one(there, &[]).await.map_err(source_error)?;
-    if !row.try_get::<_, bool>(0).map_err(source_error)? {
+    if !setup::is_there(source, "repcloud.reads").await? {
         return Ok(true);
     }
     let sql = "SELECT NOT EXISTS (SELECT FROM repcloud.reads WHERE queue = $1)";
@@ -321,9 +319,7 @@ async fn subscribe_table(
     let condition = condition(wanted, &work.source.name).map(|c| c.normalised.as_str());
     let mut made = 0;
     for table in storage(work) {
-        let sql = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = $1";
-        let row = source.query_opt(sql, &[&table.oid]).await.map_err(source_error)?;
-        let owned = row.map_or(Ok(false), |row| row.try_get(0)).map_err(source_error)?;
+        let owned = setup::owns(source, table.oid).await?;
         let captured = Captured { table, owned, condition };
         if !setup::subscribe(source, &options.slot(), &captured).await? {
             continue;

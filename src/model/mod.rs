@@ -11,7 +11,7 @@ pub mod tuple;
 pub use change::{Change, OldTuple, PgTimestamp, TxnBatch, TxnId, TxnSpan};
 pub use event::{Events, JobEvent};
 pub use lsn::Lsn;
-pub use name::{TableName, TablePattern, quote_ident};
+pub use name::{TableName, TablePattern, quote_ident, quote_literal};
 pub use relation::{Oid, Relation, RelationColumn, ReplicaIdentity};
 pub use retry::RetryAdvice;
 pub use tuple::{Tuple, Value};

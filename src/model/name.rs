@@ -15,6 +15,17 @@ pub fn quote_ident(name: &str) -> String {
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
+/// `text` as an SQL string literal. Backslashes need the E form only where `standard_conforming_strings` is off; it is right under
+/// both.
+pub fn quote_literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
+}
+
 /// Every keyword of PostgreSQL 14 to 18 that is not unreserved (`pg_get_keywords()`, catcode <> 'U'),
 /// as `quote_ident()` of the server treats them. Sorted.
 const RESERVED: &[&str] = &[
@@ -322,6 +333,12 @@ fn quoted_identifier(text: &str) -> Result<(String, &str), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn literals_hold_any_text() {
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\'b"), "E'a\\\\''b'");
+    }
 
     #[test]
     fn quotes_only_where_sql_would() {

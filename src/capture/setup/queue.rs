@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use super::{LockLimits, SetupError, run_bounded, server};
 use crate::capture::trigger::ddl::{self, QueueKind};
 use crate::catalog::TableDef;
-use crate::model::{Oid, TableName};
+use crate::model::{Oid, TableName, quote_literal};
 
 /// CREATE TRIGGER wants SHARE ROW EXCLUSIVE: it waits for those who write, and writers wait behind it. So each attempt is short.
 const TRIGGER_LOCKS: LockLimits = LockLimits {
@@ -102,9 +102,7 @@ pub async fn drop_queue(client: &Client, table: Oid, consumer: &str) -> Result<(
     let limits = LockLimits { attempts: 60, ..TRIGGER_LOCKS };
     let tables: Vec<TableName> = name.into_iter().collect();
     run_bounded(client, &statements, &tables, None, limits).await?;
-    let ticks = "SELECT pg_catalog.to_regclass('repcloud.tick') IS NOT NULL";
-    let row = client.query_one(ticks, &[]).await.map_err(server("looking for repcloud.tick"))?;
-    if row.try_get(0).map_err(server("looking for repcloud.tick"))? {
+    if is_there(client, "repcloud.tick").await? {
         let sql = "DELETE FROM repcloud.tick WHERE consumer = $1";
         client.execute(sql, &[&consumer]).await.map_err(server("removing ticks"))?;
     }
@@ -148,13 +146,26 @@ pub async fn update_shared(client: &Client) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// The relation (as SQL writes it) exists.
+pub async fn is_there(client: &Client, relation: &str) -> Result<bool, SetupError> {
+    let sql = "SELECT pg_catalog.to_regclass($1) IS NOT NULL";
+    let row = client.query_one(sql, &[&relation]).await;
+    row.and_then(|row| row.try_get(0)).map_err(server(format!("looking for {relation}")))
+}
+
+/// Our role owns the table, or is a member of its owner; false for one that is gone.
+pub async fn owns(client: &Client, table: Oid) -> Result<bool, SetupError> {
+    let sql = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = $1";
+    let row = client.query_opt(sql, &[&table]).await;
+    let owned = row.and_then(|row| row.map_or(Ok(false), |row| row.try_get(0)));
+    owned.map_err(server("looking for the owner of a table"))
+}
+
 /// Makes what all queues share, where it is missing: a role that may use it need not be able to make it.
 async fn make_shared(client: &Client) -> Result<(), SetupError> {
     const WHAT: &str = "making what all queues share";
     for (name, sql) in SHARED {
-        let there = "SELECT pg_catalog.to_regclass($1) IS NOT NULL";
-        let row = client.query_one(there, &[&name]).await.map_err(server(WHAT))?;
-        if !row.try_get::<_, bool>(0).map_err(server(WHAT))? {
+        if !is_there(client, name).await? {
             client.batch_execute(sql).await.map_err(server(WHAT))?;
         }
     }
@@ -199,14 +210,13 @@ pub async fn unsubscribe(
     tables: Option<&[Oid]>,
 ) -> Result<usize, SetupError> {
     const WHAT: &str = "taking a reader out of its queues";
-    let there = "SELECT pg_catalog.to_regclass('repcloud.reads') IS NOT NULL";
-    if !client.query_one(there, &[]).await.and_then(|row| row.try_get(0)).map_err(server(WHAT))? {
+    if !is_there(client, "repcloud.reads").await? {
         return Ok(0);
     }
     let sql = "SELECT r.queue, NOT EXISTS (SELECT FROM repcloud.reads o WHERE o.queue = r.queue AND o.consumer <> $1) \
                FROM repcloud.reads r WHERE r.consumer = $1 AND ($2::oid[] IS NULL OR r.queue = ANY ($2) \
                OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = r.queue))";
-    let reader = format!("'{}'", consumer.replace('\'', "''"));
+    let reader = quote_literal(consumer);
     let limits = LockLimits { attempts: 20, ..TRIGGER_LOCKS };
     let (mut statements, mut names, mut removed) = (Vec::new(), Vec::new(), 0);
     for row in client.query(sql, &[&consumer, &tables]).await.map_err(server(WHAT))? {
@@ -235,12 +245,8 @@ async fn drop_stream_queue(
     queue: Oid,
     names: &mut Vec<TableName>,
 ) -> Result<Vec<String>, SetupError> {
-    const WHAT: &str = "removing a queue";
     let facts = read_queue(client, queue).await?;
-    let sql = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = $1";
-    let row = client.query_opt(sql, &[&queue]).await.map_err(server(WHAT))?;
-    let owned: Option<bool> = row.map(|row| row.try_get(0)).transpose().map_err(server(WHAT))?;
-    let by_name = facts.triggers && owned == Some(true);
+    let by_name = facts.triggers && owns(client, queue).await?;
     let name = facts.table.as_ref().filter(|_| by_name).map(ToString::to_string);
     if facts.queue {
         names.push(TableName::new("repcloud", ddl::queue_name(queue)));

@@ -2,7 +2,7 @@
 
 use crate::catalog::table_def::ColumnDef;
 use crate::catalog::type_def::{TypeDef, TypeKind, TypeMap};
-use crate::model::quote_ident;
+use crate::model::{quote_ident, quote_literal};
 
 /// A schema or type that is made when the target does not have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,14 +122,4 @@ fn create_type(type_def: &TypeDef) -> Option<String> {
         TypeKind::Range { options, .. } => format!("CREATE TYPE {name} AS RANGE ({})", options.join(", ")),
         _ => return None,
     })
-}
-
-/// An SQL string literal, whatever `standard_conforming_strings` says.
-fn quote_literal(text: &str) -> String {
-    let doubled = text.replace('\'', "''");
-    if doubled.contains('\\') {
-        format!("E'{}'", doubled.replace('\\', "\\\\"))
-    } else {
-        format!("'{doubled}'")
-    }
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::grants::{Acl, Grant, acl, column_statements, foreign_grantor};
 use super::{Column, Dependent, Index, Inventory, Kind, Refusal, Statistics, statistics};
-use crate::model::{TableName, quote_ident};
+use crate::model::{TableName, quote_ident, quote_literal};
 use crate::repack::plan::PlanError;
 use crate::repack::plan::draft::{Draft, Phase};
-use crate::repack::plan::text::{comment, exchange_after, exchange_name, insert_before, literal, options};
+use crate::repack::plan::text::{comment, exchange_after, exchange_name, insert_before, options};
 
 pub(super) const KIND: Kind = Kind {
     title: "materialized views, also over one another, with indexes, statistics, options, grants and comments; they are filled anew just before the exchange",
@@ -165,7 +165,7 @@ fn refuse_contents(inventory: &Inventory, view: &Matview, add: &mut impl FnMut(&
             "REFRESH the one it reads",
         );
     }
-    let constant = |name: &str| view.definition.contains(&format!("{}::regclass", literal(name)));
+    let constant = |name: &str| view.definition.contains(&format!("{}::regclass", quote_literal(name)));
     if constant(&inventory.head.sql_name) || inventory.matviews.iter().any(|other| constant(&other.sql_name))
     {
         add(

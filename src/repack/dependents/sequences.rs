@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::grants::{Acl, Grant, acl, foreign_grantor};
 use super::{Dependent, Inventory, Kind, Refusal};
-use crate::model::{TableName, quote_ident};
+use crate::model::{TableName, quote_ident, quote_literal};
 use crate::repack::plan::PlanError;
 use crate::repack::plan::draft::{Draft, Phase};
-use crate::repack::plan::text::{comment, literal};
+use crate::repack::plan::text::comment;
 
 pub(super) const KIND: Kind = Kind {
     title: "identity columns (ALWAYS, BY DEFAULT) with their sequence's settings, value, grants and comment; sequences OWNED BY a column (serial)",
@@ -159,7 +159,7 @@ fn plan_identity(inventory: &Inventory, sequence: &Sequence, draft: &mut Draft<'
     // Only after the table has left: from then on nextval of the old sequence waits.
     draft.exchange(
         Phase::Value,
-        format!("SELECT setval({}, last_value, is_called) FROM {old}", literal(&place.to_string())),
+        format!("SELECT setval({}, last_value, is_called) FROM {old}", quote_literal(&place.to_string())),
     );
     let always = inventory.columns.iter().any(|c| c.name == sequence.column && c.identity == "a");
     if always {
