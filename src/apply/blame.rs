@@ -6,7 +6,7 @@
 use tokio_postgres::Client;
 
 use crate::apply::row::Row;
-use crate::model::{Value, quote_ident};
+use crate::model::{Value, quote_ident, quote_literal};
 use crate::sql::shape::ShapeTable;
 
 /// `column "c" (type)` for the first column that does not take its value; `None` when each takes its own. Runs in the open
@@ -19,9 +19,9 @@ pub(crate) async fn blame(client: &Client, table: &ShapeTable, row: &Row<'_>) ->
         // An array is not read from a JSON string.
         let fill = (!column.input_type.ends_with("[]")).then(|| {
             format!(
-                "SELECT json_populate_record(NULL::{}, json_build_object('{}', $1::text))",
+                "SELECT json_populate_record(NULL::{}, json_build_object({}, $1::text))",
                 table.sql_name,
-                column.name.replace('\'', "''")
+                quote_literal(&column.name)
             )
         });
         for sql in std::iter::once(cast).chain(fill) {

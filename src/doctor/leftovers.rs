@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::finding::{Check, Remedy};
-use super::platform::literal;
-use crate::model::quote_ident;
+use crate::capture::trigger::stream_ticks;
+use crate::model::{quote_ident, quote_literal};
 use crate::pg::{PgError, Session};
 
 /// Something of ours that was found.
@@ -41,12 +41,6 @@ SELECT format('%I.%I', n.nspname, c.relname)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname IN ('repcloud_new', 'repcloud_old') AND c.relkind IN ('r', 'p') ORDER BY 1";
 
-const READERS_THERE: &str = "\
-SELECT coalesce((SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_catalog.pg_class c
-                  WHERE c.oid = pg_catalog.to_regclass('repcloud.reads')), false)";
-
-const READERS: &str = "SELECT consumer, count(*) FROM repcloud.reads GROUP BY 1 ORDER BY 1";
-
 /// Reads them. Schema `repcloud` must be ours to use, or not be there.
 pub(super) async fn read(session: &Session) -> Result<Vec<Leftover>, PgError> {
     let mut found = Vec::new();
@@ -59,11 +53,8 @@ pub(super) async fn read(session: &Session) -> Result<Vec<Leftover>, PgError> {
     for row in session.query(TABLES, &[]).await? {
         found.push(Leftover::Table(row.try_get(0)?));
     }
-    if session.query_one(READERS_THERE, &[]).await?.try_get(0)? {
-        for row in session.query(READERS, &[]).await? {
-            found.push(Leftover::Reader { name: row.try_get(0)?, queues: row.try_get(1)? });
-        }
-    }
+    let readers = stream_ticks::readers(session).await?;
+    found.extend(readers.into_iter().map(|(name, queues)| Leftover::Reader { name, queues }));
     Ok(found)
 }
 
@@ -84,7 +75,7 @@ pub(super) fn judge(
                     "nothing that is configured reads it, and the server keeps {} MB of WAL for it",
                     retained >> 20
                 );
-                let drop = format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(name));
+                let drop = format!("SELECT pg_catalog.pg_drop_replication_slot({})", quote_literal(name));
                 checks.push(Check::warn(&format!("slot {name}"), text).help(Remedy::run([drop])));
             }
             Leftover::Publication(name) if !ours(name) => {

@@ -1,5 +1,7 @@
 //! Where a server runs. Pure. What is known of each platform, and from where: `proto-notes/privileges.md`.
 
+use crate::model::quote_literal;
+
 /// Who runs the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
@@ -65,7 +67,7 @@ pub(super) fn detect(traits: &Traits) -> Platform {
 
 /// `ALTER SYSTEM` for a setting that is a list. One literal a name: a single literal with commas would be one name with commas in it.
 pub fn alter_system_list(setting: &str, names: &[String]) -> String {
-    let literals: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let literals: Vec<String> = names.iter().map(|name| quote_literal(name)).collect();
     format!("ALTER SYSTEM SET {setting} = {}", literals.join(", "))
 }
 
@@ -84,11 +86,6 @@ pub(super) fn list_names(shown: &str) -> Vec<String> {
     names.push(name);
     names.retain(|name| !name.is_empty());
     names
-}
-
-/// A text as an SQL literal.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 impl Platform {

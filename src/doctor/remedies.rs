@@ -2,8 +2,8 @@
 //! where: `proto-notes/privileges.md`.
 
 use super::finding::Remedy;
-use super::platform::{Platform, alter_system_list, literal};
-use crate::model::quote_ident;
+use super::platform::{Platform, alter_system_list};
+use crate::model::{quote_ident, quote_literal};
 
 /// Something that only the server's administrator can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) fn remedy(platform: Platform, need: &Need) -> Remedy {
         Need::EveryRow(role) => every_row(platform, &quote_ident(role)),
         Need::ReplicaRole(role) => replica_role(platform, &quote_ident(role)),
         Need::Setting { name, value, plain, restart } => {
-            let statement = format!("ALTER SYSTEM SET {name} = {}", literal(value));
+            let statement = format!("ALTER SYSTEM SET {name} = {}", quote_literal(value));
             parameter(platform, statement, name, plain, *restart)
         }
         Need::List { name, names } => {

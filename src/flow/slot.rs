@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use crate::capture::Plugin;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
-use crate::model::Events;
+use crate::model::{Events, quote_literal};
 use crate::pg::replication::{CreatedSlot, ReplicationCanceller, ReplicationClient, SlotRequest, Snapshot};
 use crate::pg::{self, ConnectOptions, PgError, Session};
 
@@ -150,10 +150,10 @@ impl HeldSnapshot {
 
 /// Begins a transaction (`READ ONLY` or `READ WRITE`) of `session` under the snapshot.
 pub async fn import(session: &Session, snapshot: &str, access: &str) -> Result<(), FlowError> {
-    let quoted = snapshot.replace('\'', "''");
+    let snapshot = quote_literal(snapshot);
     session
         .batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ {access}; SET TRANSACTION SNAPSHOT '{quoted}'"
+            "BEGIN ISOLATION LEVEL REPEATABLE READ {access}; SET TRANSACTION SNAPSHOT {snapshot}"
         ))
         .await
         .map_err(|e| FlowError::Source(e.into()))

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use super::options::TableSettings;
 use super::preflight::Finding;
 use crate::catalog::{ColumnDef, TableDef};
-use crate::model::{ReplicaIdentity, quote_ident};
+use crate::model::{ReplicaIdentity, quote_ident, quote_literal};
 
 const CHECK: &str = "cleanup";
 
@@ -148,11 +148,11 @@ fn base_type(column: &ColumnDef) -> &str {
 
 /// A string constant, whatever `standard_conforming_strings` is. It never holds `{}`, which stands for a value.
 fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if !quoted.contains(['\\', '{']) {
-        return format!("'{quoted}'");
+    let quoted = quote_literal(text);
+    if !quoted.contains('{') {
+        return quoted;
     }
-    format!("E'{}'", quoted.replace('\\', "\\\\").replace('{', "\\x7b"))
+    format!("E{}", quoted.trim_start_matches('E').replace('{', "\\x7b"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use crate::apply::checkpoint;
 use crate::apply::writers;
 use crate::capture::setup::{self, LockLimits, SetupError, TableRequest};
+use crate::capture::trigger::stream_ticks;
 use crate::capture::trigger::tick::{self, Consumer};
 use crate::capture::{Plugin, publish};
 use crate::catalog::TableDef;
@@ -55,18 +56,13 @@ pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
             )]));
         }
     }
-    let readers = "SELECT DISTINCT consumer FROM repcloud.reads ORDER BY 1";
-    let reads = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = 'repcloud' AND c.relname = 'reads')";
-    if session.query_one(reads, &[]).await?.try_get::<_, bool>(0)? {
-        let rows = session.query(readers, &[]).await?;
-        let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        if !names.is_empty() {
-            return Err(RepackError::Refused(vec![format!(
-                "schema repcloud holds the queues of {}, which streams read by triggers; end these streams first (repcloud drop-table)",
-                names.join(", ")
-            )]));
-        }
+    let names: Vec<String> =
+        stream_ticks::readers(session).await?.into_iter().map(|(consumer, _)| consumer).collect();
+    if !names.is_empty() {
+        return Err(RepackError::Refused(vec![format!(
+            "schema repcloud holds the queues of {}, which streams read by triggers; end these streams first (repcloud drop-table)",
+            names.join(", ")
+        )]));
     }
     for schema in [OURS, OLD] {
         let sql = format!("DROP SCHEMA IF EXISTS {schema}");

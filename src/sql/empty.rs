@@ -1,5 +1,7 @@
 //! TRUNCATE that a foreign key of a table beside it does not stop. Pure.
 
+use crate::model::quote_literal;
+
 /// The statement that empties `tables` (quoted names).
 ///
 /// The server refuses to truncate a table that a foreign key of a table outside the list refers to, whatever
@@ -19,12 +21,12 @@ pub fn empty(tables: &[&str], restart_identity: bool, set_replica_role: bool) ->
         tables.join(", "),
         deletes.join(" ")
     );
-    format!("DO '{}'", block.replace('\'', "''"))
+    format!("DO {}", quote_literal(&block))
 }
 
 /// What RESTART IDENTITY does to the sequences that belong to columns of `tables`; undone by a rollback, as there.
 fn restart_sequences(tables: &[&str]) -> String {
-    let tables: Vec<_> = tables.iter().map(|t| format!("'{}'::regclass", t.replace('\'', "''"))).collect();
+    let tables: Vec<_> = tables.iter().map(|t| format!("{}::regclass", quote_literal(t))).collect();
     format!(
         " FOR s IN SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S' \
          WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass \

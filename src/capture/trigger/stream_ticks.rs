@@ -131,6 +131,22 @@ pub async fn places(client: &Client, consumer: &str) -> Result<BTreeMap<u64, Lsn
     Ok(rows.iter().map(place).collect::<Result<_, _>>()?)
 }
 
+/// Who reads queues in this database, and how many; nobody where our role may not look.
+pub async fn readers(client: &Client) -> Result<Vec<(String, i64)>, PgError> {
+    let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = 'repcloud' AND c.relname = 'reads' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
+    if !client.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT consumer, count(*) FROM repcloud.reads GROUP BY 1 ORDER BY 1";
+    let rows = client.query(sql, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, tokio_postgres::Error>>()?)
+}
+
 /// True when `consumer` reads queues in this database.
 pub async fn reads_any(client: &Client, consumer: &str) -> Result<bool, PgError> {
     let there = "SELECT pg_catalog.to_regclass('repcloud.reads') IS NOT NULL";

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::finding::{Finding, Severity};
-use crate::model::quote_ident;
+use crate::model::{quote_ident, quote_literal};
 use crate::pg::Session;
 use crate::repack::ask::{AskError, cell, rows};
 use crate::repack::select::TableFacts;
@@ -77,13 +77,13 @@ async fn prepared(session: &Session, old: Duration) -> Result<Vec<Finding>, AskE
         let (owner, seconds): (String, f64) = (cell(&row, 2, WHAT)?, cell(&row, 3, WHAT)?);
         // A young one may belong to a transaction manager at work.
         let severity = if seconds >= old.as_secs_f64() { Severity::Refuse } else { Severity::Warn };
-        let gid = gid.replace('\'', "''");
+        let gid = quote_literal(&gid);
         let problem = format!(
             "role {} prepared it {seconds:.0} s ago in database {}, and a slot is made only after its end",
             quote_ident(&owner),
             quote_ident(&database)
         );
-        let remedy = format!("run there: COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'");
+        let remedy = format!("run there: COMMIT PREPARED {gid} or ROLLBACK PREPARED {gid}");
         let object = format!("prepared transaction '{gid}'");
         findings.push(Finding::new(CHECK, severity, object, problem).help(remedy));
     }
