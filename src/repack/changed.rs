@@ -13,6 +13,7 @@ use crate::repack::report::Outcome;
 use crate::repack::runner::{Definition, Job};
 use crate::repack::shadow;
 use crate::repack::state::{self, RepackState};
+use crate::repack::watch::unless_stopped;
 
 impl Job<'_> {
     /// What became of the repack that this process had begun as `begun` before it lost its connection, when another process
@@ -81,7 +82,8 @@ impl Job<'_> {
     /// materialized view is filled.
     pub(crate) async fn renew_definition(&mut self) -> Result<(), RepackError> {
         let changed = |differences| RepackError::Changed { table: self.table.clone(), differences };
-        let now = match Box::pin(self.read_definition()).await {
+        let reading = Box::pin(self.read_definition());
+        let now = match unless_stopped(self.session.canceller(), &self.stop, reading).await {
             Err(RepackError::Refused(reasons)) => return Err(changed(reasons)),
             now => now?,
         };

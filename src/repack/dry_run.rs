@@ -1,9 +1,11 @@
 //! `--dry-run`: what a repack would do to one table, for people and as JSON. Pure.
 
+mod lock;
 mod look;
 
 use std::fmt::Write as _;
 
+pub use lock::LockForecast;
 pub use look::{Seen, SeenLine, look};
 use serde::Serialize;
 
@@ -28,6 +30,8 @@ pub struct DryRun<'a> {
     pub findings: &'a [Finding],
     /// The statements; `None` where the table is refused.
     pub plan: Option<&'a RepackPlan>,
+    /// What the exchange will take; `None` where there are no statements.
+    pub lock: Option<LockForecast>,
     /// What it will need.
     pub forecast: &'a Forecast,
     /// Sessions that copy and build indexes.
@@ -61,6 +65,8 @@ pub struct DryRunLine {
     padding: Option<PaddingLine>,
     needs: Needs,
     findings: Vec<FindingLine>,
+    /// What `lock_ms` consists of.
+    lock: Option<LockForecast>,
     plan: Option<Statements>,
 }
 
@@ -148,7 +154,7 @@ impl DryRun<'_> {
             copy_seconds,
             index_seconds,
             catch_up_seconds: 0.0,
-            lock_ms: self.plan.map_or(0.0, |plan| plan.forecast_ms),
+            lock_ms: self.lock.map_or(0.0, |lock| lock.total_ms()),
             swap_attempts: 0,
             total_seconds: copy_seconds + index_seconds,
             size: Size {
@@ -169,6 +175,7 @@ impl DryRun<'_> {
                 total_bytes: self.forecast.total(),
             },
             findings: self.findings.iter().map(finding).collect(),
+            lock: self.lock,
             plan: self.plan.map(statements),
         }
     }
@@ -230,10 +237,13 @@ impl DryRun<'_> {
         );
         let seconds = self.copy_seconds() + self.index_seconds();
         let locked = self
-            .plan
-            .map(|plan| format!(", {:.0} ms of it locked", plan.forecast_ms.ceil()))
+            .lock
+            .map(|lock| format!(", {:.0} ms of it locked", lock.total_ms().ceil()))
             .unwrap_or_default();
         row("time", format!("roughly {}{locked}", duration(seconds)));
+        if let Some(lock) = self.lock {
+            row("locked", lock.to_string());
+        }
     }
 
     fn list(&self, text: &mut String, title: &str, severity: Severity) {

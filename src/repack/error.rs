@@ -8,6 +8,7 @@ use crate::flow::FlowError;
 use crate::model::{RetryAdvice, TableName};
 use crate::pg::PgError;
 use crate::repack::dependents::DependentsError;
+use crate::repack::options::typed;
 use crate::repack::plan::PlanError;
 use crate::repack::preflight::PreflightError;
 use crate::verify::VerifyError;
@@ -72,7 +73,7 @@ pub enum RepackError {
     },
     /// A swap of what is not, or no longer, prepared.
     #[error(
-        "{table} cannot be exchanged, {}; nothing was changed: `repcloud repack` or `prepare` copies it, `abort` removes what there is",
+        "{table} cannot be exchanged, {}: `repcloud repack` or `prepare` copies it, `abort` removes what there is",
         .why.as_deref().unwrap_or("it is not prepared")
     )]
     NotPrepared {
@@ -88,6 +89,20 @@ pub enum RepackError {
         table: TableName,
         /// How many.
         differences: u64,
+    },
+    /// An earlier comparison found differences.
+    #[error(
+        "the copy of {table} differed from it in {differences} rows when they were compared: \
+         `repcloud verify {}` compares all rows again (also `--verify full`), `repcloud abort {}` removes the copy",
+        typed(.connection, .table), typed(.connection, .table)
+    )]
+    KnownToDiffer {
+        /// Which one.
+        table: TableName,
+        /// How many rows.
+        differences: u64,
+        /// Its connection.
+        connection: String,
     },
     /// The locks were not granted in any attempt.
     #[error(
@@ -207,7 +222,7 @@ pub enum RepackError {
 fn list(findings: &[String]) -> String {
     match findings {
         [one] => one.clone(),
-        many => format!("{} findings, nothing was changed:\n  - {}", many.len(), many.join("\n  - ")),
+        many => format!("{} findings:\n  - {}", many.len(), many.join("\n  - ")),
     }
 }
 
@@ -252,6 +267,7 @@ impl RepackError {
             | RepackError::NotAlike { .. }
             | RepackError::NotPrepared { .. }
             | RepackError::Differs { .. }
+            | RepackError::KnownToDiffer { .. }
             | RepackError::NotGranted { .. }
             | RepackError::OutOfTime { .. }
             | RepackError::NotConverging { .. }
@@ -304,6 +320,7 @@ mod tests {
             RepackError::NotAlike { table: table(), differences: differences() },
             RepackError::NotPrepared { table: table(), why: Some("it was changed".to_owned()) },
             RepackError::Differs { table: table(), differences: 3 },
+            RepackError::KnownToDiffer { table: table(), differences: 3, connection: "prod".to_owned() },
             RepackError::NotGranted { table: table(), attempts: 2, blocked_by: vec!["pid 7".to_owned()] },
             RepackError::OutOfTime { table: table(), attempts: 2, limit_ms: 300, during: "waiting" },
             RepackError::NotConverging { table: table(), seconds: 300, behind: "17 bytes of WAL".to_owned() },

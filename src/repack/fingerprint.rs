@@ -230,16 +230,25 @@ fn table(inventory: &Inventory, book: &mut Book) {
     }
     book.add(format!("owner of table {name}"), &inventory.owner);
     let columns: Vec<&str> = inventory.columns.iter().map(|column| column.name.as_str()).collect();
-    book.add(format!("columns of table {name}"), &columns);
+    book.add(columns_of(name), &columns);
     // By itself: a repack may have to change the source's.
     let marked = inventory.indexes.iter().find(|index| index.is_replica_identity).map(|index| &index.name);
     book.add(Fingerprint::replica_identity_of(name), &(&inventory.head.replica_identity, marked));
+}
+
+fn columns_of(table: &TableName) -> String {
+    format!("columns of table {table}")
 }
 
 impl Fingerprint {
     /// The name under which a table's replica identity stands in [`Fingerprint::differences`].
     pub fn replica_identity_of(table: &TableName) -> String {
         format!("replica identity of table {table}")
+    }
+
+    /// The table's columns in their order; `None` where that cannot be read.
+    pub(crate) fn columns_of(&self, table: &TableName) -> Option<Vec<String>> {
+        serde_json::from_str(self.objects.get(&columns_of(table))?).ok()
     }
 
     /// Names of the objects that are in one only or differ. Whether a materialized view is filled is no difference.

@@ -59,6 +59,10 @@ pub struct Facts {
     pub snapshot: bool,
     /// This process applies changes.
     pub following: bool,
+    /// All rows are to be compared, and this process has not done so.
+    pub compare: bool,
+    /// A comparison found differences, and no later one of all rows found none.
+    pub differs: bool,
 }
 
 /// Why what there is cannot be used.
@@ -115,6 +119,8 @@ pub enum Step {
     BeginAnew(Unusable),
     /// Remove everything of ours, for good.
     Undo,
+    /// The copy is known to differ, and it is not asked for another comparison.
+    KnownToDiffer,
     /// Prepared; it waits.
     Prepared,
     /// There is nothing to undo.
@@ -166,9 +172,11 @@ fn whatever_it_takes(facts: &Facts, goal: Goal) -> Step {
         RepackState::RowsCopied => Step::BuildIndexes,
         // Unreachable: without a begun repack the answer was given above.
         RepackState::Cleaned | RepackState::Abandoned => Step::Undone,
+        _ if facts.differs && !facts.compare => Step::KnownToDiffer,
         _ if !facts.following => Step::CatchUp,
         RepackState::IndexesBuilt => Step::CatchUp,
         RepackState::CaughtUp => Step::Verify,
+        RepackState::Verified if facts.compare => Step::Verify,
         RepackState::Verified if goal == Goal::Prepare => Step::Prepared,
         RepackState::Verified => Step::Swap,
     }
@@ -188,6 +196,8 @@ mod tests {
         copy_begun: false,
         snapshot: false,
         following: false,
+        compare: false,
+        differs: false,
     };
 
     fn at(state: RepackState) -> Facts {
@@ -266,6 +276,34 @@ mod tests {
             assert_eq!(next(early), Step::NotPrepared(None));
         }
         assert_eq!(next(at(Swapped)), Step::CleanUp);
+    }
+
+    #[test]
+    fn all_rows_are_compared_again_where_that_is_asked_for() {
+        use RepackState::*;
+        for goal in [Goal::Repack, Goal::Prepare, Goal::Swap] {
+            let asked = Facts { compare: true, following: true, ..at(Verified) };
+            assert_eq!(next_step(&asked, goal), Step::Verify, "{goal:?}");
+            let known = Facts { differs: true, ..asked };
+            assert_eq!(next_step(&known, goal), Step::Verify, "{goal:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_differ_is_not_exchanged() {
+        use RepackState::*;
+        for state in [IndexesBuilt, CaughtUp, Verified] {
+            for goal in [Goal::Repack, Goal::Prepare, Goal::Swap] {
+                let known = Facts { differs: true, ..at(state) };
+                assert_eq!(next_step(&known, goal), Step::KnownToDiffer, "{state:?} {goal:?}");
+                let asked = Facts { compare: true, ..known };
+                assert_eq!(next_step(&asked, goal), Step::CatchUp, "{state:?} {goal:?}");
+            }
+            let known = Facts { differs: true, ..at(state) };
+            assert_eq!(next_step(&known, Goal::Abort), Step::Undo);
+            let lost = Facts { slot: SlotFact::Lost, ..known };
+            assert_eq!(next_step(&lost, Goal::Repack), Step::BeginAnew(Unusable::SlotLost));
+        }
     }
 
     #[test]

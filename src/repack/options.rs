@@ -217,9 +217,31 @@ impl TableSettings {
     }
 }
 
+/// The options that say which table, as a shell takes them.
+pub(crate) fn typed(connection: &str, table: &TableName) -> String {
+    format!("--connection {} --table {}", word(connection), word(&table.to_string()))
+}
+
+fn word(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_of_any_name_can_be_typed() {
+        assert_eq!(typed("live", &TableName::new("public", "t")), "--connection live --table public.t");
+        assert_eq!(
+            typed("my db", &TableName::new("public", "It's")),
+            r#"--connection 'my db' --table 'public."It'\''s"'"#
+        );
+    }
 
     #[test]
     fn each_level_of_the_fillfactor_works_alone_and_the_innermost_wins() {

@@ -74,8 +74,10 @@ pub struct RepackPlan {
     pub after: Vec<AfterStep>,
     /// Drops what stayed behind, last of all, under a bounded lock.
     pub drop_old: Vec<String>,
-    /// How long `locks` and `exchange` take, in milliseconds, on a quiet machine without the drain between them.
+    /// How long the statements of `locks` and `exchange` take, in milliseconds, on a quiet machine.
     pub forecast_ms: f64,
+    /// How long rows are read under the lock besides (default partition, foreign keys of a partition), in milliseconds.
+    pub scan_ms: f64,
 }
 
 impl RepackPlan {

@@ -86,6 +86,11 @@ impl Rebuild {
         ))
     }
 
+    /// The columns come in another order than they had; where that one is not known, if one was asked for.
+    pub fn reorders(&self, before: Option<&[String]>) -> bool {
+        !self.column_order.is_empty() && before.is_none_or(|before| before != self.column_order)
+    }
+
     /// As text to store.
     pub fn to_text(&self) -> String {
         serde_json::json!(self).to_string()
@@ -120,6 +125,15 @@ impl std::fmt::Display for Rebuild {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_that_is_the_old_one_changes_nothing() {
+        let columns = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let asked = Rebuild { column_order: columns(&["b", "a"]), ..Rebuild::default() };
+        assert!(asked.reorders(Some(&columns(&["a", "b"]))) && asked.reorders(None));
+        assert!(!asked.reorders(Some(&columns(&["b", "a"]))));
+        assert!(!Rebuild::default().reorders(Some(&columns(&["a"]))));
+    }
 
     fn sorted(text: &str) -> Rebuild {
         let order_by = list(text).into_iter().map(|part| SortColumn::parse(part).unwrap()).collect();

@@ -17,7 +17,7 @@ use crate::repack::select;
 use crate::repack::shadow;
 use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::table_run::{run_table, verify_table};
-use crate::repack::watch::THROTTLE;
+use crate::repack::watch::{THROTTLE, unless_stopped};
 
 /// Rebuilds the selected tables, most bloat first, or prepares them. One that fails does not stop the rest. `told` hears of
 /// each as it is done.
@@ -32,7 +32,8 @@ pub async fn repack(
     mut told: impl FnMut(&TableReport),
 ) -> Result<Vec<TableReport>, RepackError> {
     let session = pg::connect(&options.connect).await?;
-    let chosen = select::select(&session, &options.selection, &options.rules).await?;
+    let choosing = select::select(&session, &options.selection, &options.rules);
+    let chosen = unless_stopped(session.canceller(), stop, async { Ok(choosing.await?) }).await?;
     let begun = if chosen.missing.is_empty() { Vec::new() } else { all_unfinished(&session).await? };
     session.close().await?;
     for (table, reason) in &chosen.left_out {

@@ -17,7 +17,7 @@ use crate::repack::dependents::Inventory;
 use crate::repack::error::RepackError;
 use crate::repack::fingerprint::Fingerprint;
 use crate::repack::job::{Facts, Goal, Place, SlotFact, Step, Unusable, next_step};
-use crate::repack::options::RepackOptions;
+use crate::repack::options::{RepackOptions, VerifyLevel};
 use crate::repack::plan::RepackPlan;
 use crate::repack::preflight::slot;
 use crate::repack::preflight::space::bytes;
@@ -26,7 +26,7 @@ use crate::repack::report::{NOTHING_TO_UNDO, Outcome, TableReport, changed_ident
 use crate::repack::shadow::{self, OURS, relation_oid};
 use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::steps;
-use crate::repack::watch::{Shown, retained_wal};
+use crate::repack::watch::{Shown, retained_wal, unless_stopped};
 
 /// What was thrown away and begun anew.
 const BEGIN_ANEW: u32 = 5;
@@ -65,15 +65,14 @@ pub(crate) struct Definition {
     pub(crate) source: TableDef,
 }
 
+/// The definitions are read again under the lock, by plans made before.
+pub(crate) const KEPT_PLANS: &str = "SET jit = off; SET plan_cache_mode = force_generic_plan";
+
 pub(crate) async fn control_session(options: &RepackOptions) -> Result<Session, RepackError> {
     let session = pg::connect(&options.connect).await?;
-    // What is written here is what a restart relies on. The definitions are read again under the lock, by plans made before.
-    session
-        .batch_execute(
-            "SET synchronous_commit = on; SET row_security = off; SET statement_timeout = 0; SET jit = off; \
-             SET plan_cache_mode = force_generic_plan",
-        )
-        .await?;
+    // What is written here is what a restart relies on.
+    let durable = "SET synchronous_commit = on; SET row_security = off; SET statement_timeout = 0";
+    session.batch_execute(&format!("{durable}; {KEPT_PLANS}")).await?;
     Ok(session)
 }
 
@@ -99,7 +98,8 @@ impl Job<'_> {
     pub(crate) async fn drive(&mut self, goal: Goal) -> Result<Outcome, RepackError> {
         let mut begun_anew = 0;
         loop {
-            let facts = self.facts(goal).await?;
+            let (canceller, stop) = (self.session.canceller(), self.stop.clone());
+            let facts = unless_stopped(canceller, &stop, self.facts(goal)).await?;
             let step = next_step(&facts, goal);
             match step {
                 Step::Plan => self.begin(goal).await?,
@@ -111,6 +111,7 @@ impl Job<'_> {
                 Step::BuildIndexes => steps::build_indexes(self).await?,
                 Step::CatchUp => steps::catch_up(self, facts.state).await?,
                 Step::Verify => steps::verify(self).await?,
+                Step::KnownToDiffer => return Err(self.known_to_differ().await?),
                 Step::Prepared => return self.prepared().await,
                 Step::Swap => {
                     state::set_prepared(&self.session, self.oid, false).await?;
@@ -231,6 +232,9 @@ impl Job<'_> {
             copy_begun: row.as_ref().is_some_and(|r| !finished && r.copied_at.0 > 0),
             snapshot: self.snapshot.is_some(),
             following: self.following.is_some(),
+            compare: self.options.run.verify == VerifyLevel::Full
+                && !self.shown.compared.load(Ordering::Relaxed),
+            differs: row.as_ref().is_some_and(|r| !finished && r.differences > 0),
         })
     }
 
@@ -292,7 +296,7 @@ impl Job<'_> {
 
     /// Pre-flight, then the first thing that is written.
     async fn begin(&mut self, goal: Goal) -> Result<(), RepackError> {
-        steps::preflight(self).await?;
+        unless_stopped(self.session.canceller(), &self.stop, steps::preflight(self)).await?;
         shadow::ensure_schemas(&self.session).await?;
         let definition = self.definition()?;
         let size = steps::size(&self.session, self.table).await?;
@@ -319,6 +323,7 @@ impl Job<'_> {
             lock_ms: 0.0,
             error: None,
             rebuild: self.rebuild.to_text(),
+            differences: 0,
         };
         state::plan(&self.session, &row).await?;
         self.shown.planned.store(true, Ordering::Relaxed);
@@ -330,6 +335,7 @@ impl Job<'_> {
             self.events.warning(format!("{}: {}; it begins anew", self.table, self.told(why)));
         }
         self.shown.planned.store(false, Ordering::Relaxed);
+        self.shown.compared.store(false, Ordering::Relaxed);
         self.undo().await?;
         self.definition = None;
         Ok(())
@@ -355,6 +361,12 @@ impl Job<'_> {
             state::set_state(&self.session, self.oid, RepackState::Abandoned).await?;
         }
         Ok(())
+    }
+
+    async fn known_to_differ(&self) -> Result<RepackError, RepackError> {
+        let differences = u64::try_from(self.row().await?.differences).unwrap_or(0);
+        let connection = self.options.connection.clone();
+        Ok(RepackError::KnownToDiffer { table: self.table.clone(), differences, connection })
     }
 
     async fn prepared(&mut self) -> Result<Outcome, RepackError> {
@@ -404,7 +416,9 @@ impl Job<'_> {
         self.report.changes_replayed = changes;
         let identities = (self.oid, row.shadow_oid);
         let publications = self.published_by().await?;
-        let differs = (self.options.settings.analyze_tables, !self.rebuild.column_order.is_empty());
+        let before = Fingerprint::from_text(&row.fingerprint).ok().and_then(|was| was.columns_of(self.table));
+        let reordered = self.rebuild.reorders(before.as_deref());
+        let differs = (self.options.settings.analyze_tables, reordered);
         self.report.notes.extend(changed_identity(self.table, identities, &publications, differs));
         state::set_state(&self.session, self.oid, RepackState::Cleaned).await
     }

@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS repcloud.repack (
     rebuild        text        NOT NULL DEFAULT '',
     -- Seconds of the copy, those in which it rested left out.
     copy_seconds   double precision NOT NULL DEFAULT 0,
+    -- Rows that differed when they were compared last, and no comparison of all rows has found none since.
+    differences    bigint      NOT NULL DEFAULT 0,
     started_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now()
 );

@@ -105,10 +105,14 @@ pub struct RepackRow {
     pub error: Option<String>,
     /// See [`crate::repack::rebuild::Rebuild::to_text`].
     pub rebuild: String,
+    /// Rows of the copy that are known to differ.
+    pub differences: i64,
 }
 
+/// The last one by way of JSON: a table that an earlier version made lacks it until [`ensure_table`].
 const COLUMNS: &str = "table_oid, schema_name, table_name, shadow_oid, slot, state, prepared, copied_at_lsn, fingerprint, after, \
-     request, rows_copied, rows_total, bytes_before, bytes_after, changes, attempt, blocked_by, throttled_by, lock_ms, error, rebuild, copy_seconds";
+     request, rows_copied, rows_total, bytes_before, bytes_after, changes, attempt, blocked_by, throttled_by, lock_ms, error, rebuild, copy_seconds, \
+     coalesce((pg_catalog.to_jsonb(repack) ->> 'differences')::int8, 0) AS differences";
 
 impl RepackRow {
     /// It is neither done nor undone.
@@ -146,6 +150,7 @@ impl RepackRow {
             lock_ms: row.try_get("lock_ms")?,
             error: row.try_get("error")?,
             rebuild: row.try_get("rebuild")?,
+            differences: row.try_get("differences")?,
         })
     }
 }
@@ -164,7 +169,7 @@ pub fn slot_name(database: Oid, table: Oid) -> String {
 /// Makes the table, in a schema that [`crate::apply::checkpoint::ensure_schema`] has made.
 pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
     let complete = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'repcloud.repack'::pg_catalog.regclass \
-                    AND attname = 'copy_seconds')";
+                    AND attname = 'differences')";
     if exists(client).await? && client.query_one(complete, &[]).await?.try_get(0)? {
         return Ok(());
     }
@@ -173,7 +178,8 @@ pub async fn ensure_table(client: &Client) -> Result<(), RepackError> {
     let sql = format!(
         "BEGIN; {lock}; {}; ALTER TABLE repcloud.repack ADD COLUMN IF NOT EXISTS copied_xid xid8, \
          ADD COLUMN IF NOT EXISTS published text, ADD COLUMN IF NOT EXISTS rebuild text NOT NULL DEFAULT '', \
-         ADD COLUMN IF NOT EXISTS copy_seconds float8 NOT NULL DEFAULT 0; COMMIT",
+         ADD COLUMN IF NOT EXISTS copy_seconds float8 NOT NULL DEFAULT 0, \
+         ADD COLUMN IF NOT EXISTS differences bigint NOT NULL DEFAULT 0; COMMIT",
         include_str!("schema.sql")
     );
     Ok(client.batch_execute(&sql).await?)
@@ -221,13 +227,19 @@ pub async fn read_unfinished(client: &Client, table: &TableName) -> Result<Optio
     row.as_ref().map(RepackRow::read).transpose()
 }
 
+/// A table of this name was repacked once, whatever became of it.
+pub async fn is_known(client: &Client, table: &TableName) -> Result<bool, RepackError> {
+    let sql = "SELECT EXISTS (SELECT FROM repcloud.repack WHERE schema_name = $1 AND table_name = $2)";
+    Ok(client.query_one(sql, &[&table.schema, &table.table]).await?.try_get(0)?)
+}
+
 /// Begins a repack: state `planned`, everything else forgotten.
 pub async fn plan(client: &Client, row: &RepackRow) -> Result<(), RepackError> {
     let sql = "INSERT INTO repcloud.repack (table_oid, schema_name, table_name, slot, state, prepared, fingerprint, rows_total, bytes_before, rebuild) \
                VALUES ($1, $2, $3, $4, 'planned', $5, $6, $7, $8, $9) \
                ON CONFLICT (table_oid) DO UPDATE SET schema_name = $2, table_name = $3, shadow_oid = 0, slot = $4, state = 'planned', \
                prepared = $5, copied_at_lsn = '0/0', copied_xid = NULL, published = NULL, fingerprint = $6, after = '{}', request = NULL, rows_copied = 0, rows_total = $7, \
-               bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, copy_seconds = 0, lock_ms = 0, \
+               bytes_before = $8, bytes_after = 0, changes = 0, attempt = 0, blocked_by = '{}', throttled_by = NULL, copy_seconds = 0, lock_ms = 0, differences = 0, \
                error = NULL, rebuild = $9, started_at = now(), updated_at = now()";
     let (schema, name) = (&row.table.schema, &row.table.table);
     let past = "DELETE FROM repcloud.repack WHERE schema_name = $1 AND table_name = $2 AND table_oid <> $3 \
@@ -385,6 +397,20 @@ pub async fn set_changes(client: &Client, table: Oid, changes: u64) -> Result<()
 pub async fn set_error(client: &Client, table: Oid, error: &str) -> Result<(), RepackError> {
     let sql = "UPDATE repcloud.repack SET error = $2, updated_at = now() WHERE table_oid = $1";
     client.execute(sql, &[&table, &error]).await?;
+    Ok(())
+}
+
+/// What a comparison found, in rows that differ; `error` says so to whoever asks for the state.
+pub async fn set_differences(
+    client: &Client,
+    table: Oid,
+    differences: u64,
+    error: Option<&str>,
+) -> Result<(), RepackError> {
+    let sql =
+        "UPDATE repcloud.repack SET differences = $2, error = $3, updated_at = now() WHERE table_oid = $1";
+    let differences = i64::try_from(differences).unwrap_or(i64::MAX);
+    client.execute(sql, &[&table, &differences, &error]).await?;
     Ok(())
 }
 

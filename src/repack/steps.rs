@@ -14,7 +14,7 @@ use crate::repack::compare::{self, CompareSpec, Compared, Extent};
 use crate::repack::converge::{Convergence, Look};
 use crate::repack::error::{RepackError, doing};
 use crate::repack::indexes;
-use crate::repack::lanes;
+use crate::repack::lanes::{self, Decision};
 use crate::repack::options::{Selection, VerifyLevel};
 use crate::repack::preflight;
 use crate::repack::preflight::finding::Severity;
@@ -76,8 +76,7 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
     let Some(snapshot) = &job.snapshot else {
         return Err(RepackError::Internal("a copy without a snapshot".to_owned()));
     };
-    let total = definition.source.estimated_rows.max(0.0);
-    job.events.info(format!("{}: copying about {total:.0} rows", job.table));
+    job.events.info(format!("{}: copying {}", job.table, how_many(definition.source.estimated_rows.into())));
     let shown = job.shown;
     let copy = rows::copy(
         &job.options.connect,
@@ -103,6 +102,14 @@ pub(crate) async fn copy_rows(job: &mut Job<'_>) -> Result<(), RepackError> {
     job.report.rows_copied = rows;
     job.report.copy_seconds = began.elapsed().as_secs_f64();
     Ok(())
+}
+
+/// As the server estimates; a negative number is none.
+fn how_many(estimated: f64) -> String {
+    if estimated < 0.0 {
+        return "its rows; how many is not known before the first ANALYZE".to_owned();
+    }
+    format!("about {estimated:.0} rows")
 }
 
 /// Indexes, and everything else that needs no lock on the table.
@@ -228,12 +235,25 @@ async fn follow(job: &Job<'_>) -> Result<Following, RepackError> {
         allow_lossy_numbers: job.options.settings.capture.allow_lossy_numbers,
     };
     let following = Following::start(&job.session, &spec).await?;
-    job.events.info(match (following.lanes(), decision.reason) {
-        (1, Some(reason)) => format!("{}: one session applies changes: {reason}", job.table),
-        (1, None) => format!("{}: one session applies changes", job.table),
-        (lanes, _) => format!("{}: {lanes} sessions apply changes", job.table),
-    });
+    job.events.info(format!("{}: {}", job.table, who_applies(following.lanes(), &decision)));
     Ok(following)
+}
+
+/// How many sessions apply changes, and why not as many as `--jobs` asks for.
+fn who_applies(lanes: usize, decision: &Decision) -> String {
+    let now = if lanes == 1 {
+        "one session applies changes".to_owned()
+    } else {
+        format!("{lanes} sessions apply changes")
+    };
+    match &decision.reason {
+        _ if lanes != decision.lanes => format!(
+            "{now}, as before: another number ({}) takes over in a later run, when all have come equally far",
+            decision.lanes
+        ),
+        Some(reason) => format!("{now}: {reason}"),
+        None => now,
+    }
 }
 
 /// Waits until a mark set now arrives soon; says how it goes every `check_time`.
@@ -300,11 +320,13 @@ pub(crate) async fn verify(job: &mut Job<'_>) -> Result<(), RepackError> {
         VerifyLevel::Sample => Some(Extent::Sample),
         VerifyLevel::Full => Some(Extent::All),
     };
-    if let Some(extent) = extent
-        && let Some(compared) = compare_now(job, extent).await?
-        && compared.differences > 0
-    {
-        return Err(RepackError::Differs { table: job.table.clone(), differences: compared.differences });
+    if let Some(extent) = extent {
+        let compared = compare_now(job, extent).await?;
+        if let Some(Compared { differences: differences @ 1.., .. }) = compared {
+            return Err(RepackError::Differs { table: job.table.clone(), differences });
+        }
+        // Also where there is no key to compare by.
+        job.shown.compared.fetch_or(extent == Extent::All, Ordering::Relaxed);
     }
     state::set_state(&job.session, job.oid, RepackState::Verified).await
 }
@@ -357,7 +379,18 @@ async fn compare_now(job: &mut Job<'_>, extent: Extent) -> Result<Option<Compare
         "{}: {} rows compared, {} differences",
         job.table, compared.rows, compared.differences
     ));
+    note_differences(job, extent, compared).await?;
     Ok(Some(compared))
+}
+
+/// Whoever is asked for the exchange later has to know of them, whatever becomes of this process. That a sample finds none proves nothing.
+async fn note_differences(job: &Job<'_>, extent: Extent, compared: Compared) -> Result<(), RepackError> {
+    let differences = compared.differences;
+    if differences == 0 && extent == Extent::Sample {
+        return Ok(());
+    }
+    let told = (differences > 0).then(|| format!("{differences} rows of the copy differ from the original"));
+    state::set_differences(&job.session, job.oid, differences, told.as_deref()).await
 }
 
 /// How long one wait for the changes on their way may take while rows are compared.
@@ -395,4 +428,26 @@ async fn compare_beside(
 pub(crate) async fn size(session: &Session, table: &TableName) -> Result<i64, RepackError> {
     let sql = "SELECT pg_catalog.pg_total_relation_size($1::text::pg_catalog.regclass)";
     Ok(session.query_one(sql, &[&table.to_string()]).await?.try_get(0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_was_never_analyzed_has_no_number_of_rows() {
+        assert_eq!(how_many(0.0), "about 0 rows");
+        assert_eq!(how_many(6000.4), "about 6000 rows");
+        assert!(how_many(-1.0).contains("not known"), "{}", how_many(-1.0));
+    }
+
+    #[test]
+    fn another_number_of_sessions_that_has_to_wait_is_said() {
+        let decision = |lanes, reason: Option<&str>| Decision { lanes, reason: reason.map(str::to_owned) };
+        assert_eq!(who_applies(1, &decision(1, None)), "one session applies changes");
+        assert_eq!(who_applies(1, &decision(1, Some("no key"))), "one session applies changes: no key");
+        assert_eq!(who_applies(2, &decision(2, None)), "2 sessions apply changes");
+        let waits = who_applies(2, &decision(4, None));
+        assert!(waits.starts_with("2 sessions apply changes, as before") && waits.contains("(4)"), "{waits}");
+    }
 }

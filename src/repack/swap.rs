@@ -1,5 +1,5 @@
 //! The cut-over: the only place that takes the exclusive lock. One attempt is one transaction with one deadline: locks in
-//! the order readers take them, the definitions once more, the last changes, the exchange, a comparison, COMMIT.
+//! the order readers take them, the definitions once more and the last changes side by side, the exchange, a comparison, COMMIT.
 //!
 //! Whatever happens to this process, the server ends the transaction: it was told the same deadline.
 
@@ -106,7 +106,7 @@ impl Attempt<'_> {
     ) -> Result<Result<f64, Blockers>, RepackError> {
         let limit = self.max_lock.as_millis();
         let mut sql = format!(
-            "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL check_function_bodies = off; \
+            "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL check_function_bodies = off; SET LOCAL enable_seqscan = off; \
              SET LOCAL synchronous_commit = local; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL idle_in_transaction_session_timeout = {limit}; SET LOCAL tcp_user_timeout = {limit}",
             self.lock_timeout.as_millis().max(1)
@@ -166,6 +166,58 @@ impl Attempt<'_> {
         }
     }
 
+    /// What keeps the exchange from being made although the locks are there; `None`: nothing does.
+    async fn objection(&self, session: &Session, deadline: Instant) -> Result<Option<Outcome>, RepackError> {
+        let look = async {
+            let (now, captured) = tokio::join!(self.read(session), self.captured_as_before(session));
+            let differences = self.before.differences(&fingerprint(&now?));
+            if !differences.is_empty() {
+                return Err(RepackError::Changed { table: self.table.clone(), differences });
+            }
+            let (views, marks) = self.filled;
+            if !views.is_empty() && fill::marks(session, views).await? != marks {
+                return Ok(Some(Outcome::Stale));
+            }
+            captured?;
+            Ok(None)
+        };
+        timeout_at(deadline, look).await.unwrap_or(Ok(Some(Outcome::OutOfTime(READING))))
+    }
+
+    /// Everything that was committed before the locks is in the shadow.
+    async fn drained(&self, following: &mut Following, deadline: Instant) -> Result<bool, RepackError> {
+        let Ok(mark) = timeout_at(deadline, following.mark()).await else { return Ok(false) };
+        following.reached(mark?, deadline).await
+    }
+
+    /// The two tables change places; `None`: it is done.
+    async fn exchange(
+        &self,
+        (session, watcher): (&Session, &Session),
+        deadline: Instant,
+    ) -> Result<Option<Outcome>, RepackError> {
+        let mut sql = self.plan.exchange.join("; ");
+        sql.push_str("; ");
+        sql.push_str(&state::swapped_sql(self.oid));
+        match timeout_at(deadline, session.batch_execute(&sql)).await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(error)) if is_canceled(&error) => Ok(Some(Outcome::OutOfTime(EXCHANGING))),
+            // Somebody uses the copy: a VACUUM, or a person who looks at it.
+            Ok(Err(error)) if is_lock_failure(&error) => {
+                let mut seen = Blockers::default();
+                if let Some(shadow) = relation_oid(watcher, &self.plan.shadow).await? {
+                    blockers::holders(watcher, &[shadow], &mut seen).await?;
+                }
+                Ok(Some(Outcome::Blocked(seen)))
+            }
+            Ok(Err(error)) => Err(RepackError::Statement {
+                what: format!("exchanging {} and its rebuilt copy", self.table),
+                error: error.into(),
+            }),
+            Err(_) => Ok(Some(Outcome::OutOfTime(EXCHANGING))),
+        }
+    }
+
     async fn locked(
         &self,
         (session, watcher): (&Session, &Session),
@@ -173,53 +225,18 @@ impl Attempt<'_> {
         deadline: Instant,
         locked_at: f64,
     ) -> Result<Outcome, RepackError> {
-        let Ok(now) = timeout_at(deadline, self.read(session)).await else {
-            return Ok(Outcome::OutOfTime(READING));
-        };
-        let differences = self.before.differences(&fingerprint(&now?));
-        if !differences.is_empty() {
-            return Err(RepackError::Changed { table: self.table.clone(), differences });
+        // Side by side: the one keeps our session busy, the other those that decode and apply.
+        let (objection, drained) =
+            tokio::join!(self.objection(session, deadline), self.drained(following, deadline));
+        // A change that does not fit the shadow ends the drain too; what was changed says more.
+        if let Some(outcome) = objection? {
+            return Ok(outcome);
         }
-        let (views, marks) = self.filled;
-        if !views.is_empty() {
-            let Ok(now) = timeout_at(deadline, fill::marks(session, views)).await else {
-                return Ok(Outcome::OutOfTime(READING));
-            };
-            if now? != marks {
-                return Ok(Outcome::Stale);
-            }
-        }
-        let capture = timeout_at(deadline, self.captured_as_before(session)).await;
-        let Ok(captured) = capture else { return Ok(Outcome::OutOfTime(READING)) };
-        captured?;
-        let Ok(mark) = timeout_at(deadline, following.mark()).await else {
-            return Ok(Outcome::OutOfTime(DRAINING));
-        };
-        let mark = mark?;
-        if !following.reached(mark, deadline).await? {
+        if !drained? {
             return Ok(Outcome::OutOfTime(DRAINING));
         }
-        let mut sql = self.plan.exchange.join("; ");
-        sql.push_str("; ");
-        sql.push_str(&state::swapped_sql(self.oid));
-        match timeout_at(deadline, session.batch_execute(&sql)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if is_canceled(&error) => return Ok(Outcome::OutOfTime(EXCHANGING)),
-            // Somebody uses the copy: a VACUUM, or a person who looks at it.
-            Ok(Err(error)) if is_lock_failure(&error) => {
-                let mut seen = Blockers::default();
-                if let Some(shadow) = relation_oid(watcher, &self.plan.shadow).await? {
-                    blockers::holders(watcher, &[shadow], &mut seen).await?;
-                }
-                return Ok(Outcome::Blocked(seen));
-            }
-            Ok(Err(error)) => {
-                return Err(RepackError::Statement {
-                    what: format!("exchanging {} and its rebuilt copy", self.table),
-                    error: error.into(),
-                });
-            }
-            Err(_) => return Ok(Outcome::OutOfTime(EXCHANGING)),
+        if let Some(outcome) = self.exchange((session, watcher), deadline).await? {
+            return Ok(outcome);
         }
         let Ok(after) = timeout_at(deadline, self.read(session)).await else {
             return Ok(Outcome::OutOfTime(READING));

@@ -22,7 +22,7 @@ use crate::repack::select;
 use crate::repack::shadow::relation_oid;
 use crate::repack::state::{self, RepackRow};
 use crate::repack::steps;
-use crate::repack::watch::{Shown, retained_wal};
+use crate::repack::watch::{Shown, retained_wal, unless_stopped};
 
 /// One table and who looks at it.
 #[derive(Clone, Copy)]
@@ -94,9 +94,10 @@ impl<'a> Run<'a> {
         report.interrupted = matches!(error, RepackError::Stopped);
         report.reason = Some(error.to_string());
         report.outcome = match &error {
-            RepackError::Refused(_) | RepackError::Missing { .. } | RepackError::NotPrepared { .. } => {
-                Outcome::Refused
-            }
+            RepackError::Refused(_)
+            | RepackError::Missing { .. }
+            | RepackError::NotPrepared { .. }
+            | RepackError::KnownToDiffer { .. } => Outcome::Refused,
             RepackError::Ambiguous { .. } => Outcome::Ambiguous,
             RepackError::Taken => Outcome::Aborted,
             _ => Outcome::Failed,
@@ -123,6 +124,9 @@ impl<'a> Run<'a> {
                 report.outcome = Outcome::Aborted;
                 report.reason = Some("stopped, and undone (--on-failure abort)".to_owned());
             }
+            Ok(_) if matches!(error, RepackError::Gone { .. }) => {
+                report.notes.push("what was made for it is removed".to_owned());
+            }
             Ok(_) => report.notes.push("it was undone".to_owned()),
             Err(second) => {
                 report.notes.push(format!("it could not be undone either: {second}; run `repcloud abort`"));
@@ -137,6 +141,7 @@ impl<'a> Run<'a> {
             RepackError::Refused(_)
                 | RepackError::Missing { .. }
                 | RepackError::NotPrepared { .. }
+                | RepackError::KnownToDiffer { .. }
                 | RepackError::Running { .. }
                 | RepackError::Taken
         ) {
@@ -154,8 +159,9 @@ impl<'a> Run<'a> {
             _ => format!("slot \"{}\" holds back {} of WAL", row.slot, bytes(retained)),
         };
         report.notes.push(format!(
-            "it stays in state {} ({kept}); `repcloud repack` goes on with it, `repcloud abort` undoes it",
-            row.state.as_str()
+            "it stays in state {} ({kept}); {}, `repcloud abort` undoes it",
+            row.state.as_str(),
+            next_repack(error)
         ));
         Ok(())
     }
@@ -228,7 +234,9 @@ impl<'a> Run<'a> {
         }
         let Some((oid, _)) = self.find(&session).await? else {
             let missing = RepackError::Missing { table: table.clone() };
-            return if goal == Goal::Abort { Ok(None) } else { Err(missing) };
+            // An abort may be repeated when the table is gone; one of a name that nobody knows is misspelt.
+            let undone = goal == Goal::Abort && there && state::is_known(&session, table).await?;
+            return if undone { Ok(None) } else { Err(missing) };
         };
         if !state::lock(&session, oid).await? {
             return Err(RepackError::Running { table: table.clone() });
@@ -283,6 +291,15 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What another `repack` makes of what this error left.
+fn next_repack(error: &RepackError) -> &'static str {
+    match error {
+        RepackError::Changed { .. } => "`repcloud repack` begins anew",
+        RepackError::Differs { .. } => "`repcloud verify` compares it again",
+        _ => "`repcloud repack` goes on with it",
+    }
+}
+
 /// Compares a table with its unfinished copy, row by row; nothing else works on it meanwhile.
 ///
 /// # Errors
@@ -298,10 +315,12 @@ pub(crate) async fn verify_table(
     let Some(mut job) = run.open(Goal::Prepare).await? else {
         return Err(RepackError::Missing { table: table.clone() });
     };
-    let facts = job.facts(Goal::Prepare).await?;
+    let facts = unless_stopped(job.session.canceller(), &stop, job.facts(Goal::Prepare)).await?;
     let step = next_step(&facts, Goal::Prepare);
     let result = match step {
-        Step::CatchUp => Box::pin(steps::compare_caught_up(&mut job, facts.state)).await,
+        Step::CatchUp | Step::KnownToDiffer => {
+            Box::pin(steps::compare_caught_up(&mut job, facts.state)).await
+        }
         _ => Err(RepackError::Refused(vec![format!(
             "{table} has no copy that is ready to be compared; `repcloud prepare` makes one"
         )])),

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::capture::trigger::ddl;
 use crate::model::{Oid, TableName};
-use crate::pg::Session;
+use crate::pg::{Canceller, Session};
 use crate::repack::error::RepackError;
 use crate::repack::state;
 
@@ -32,6 +32,8 @@ pub(crate) struct Shown {
     pub(crate) swap: AtomicBool,
     /// All changes were applied, since it was last asked.
     pub(crate) caught_up: AtomicBool,
+    /// This process has compared all rows.
+    pub(crate) compared: AtomicBool,
     /// Why the copy rests.
     pub(crate) resting: Mutex<Option<String>>,
     /// Bytes of WAL a second that a person asked for, instead of those of the configuration.
@@ -71,6 +73,25 @@ pub(crate) struct Watch<'a> {
     pub(crate) max_retained_wal: Option<u64>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) shown: &'a Shown,
+}
+
+/// Does `work`, which asks the catalogs on one session, unless a person ends it first: what the server does for it is cancelled then, so that
+/// nobody waits for its answer. The session is of no more use.
+pub(crate) async fn unless_stopped<T>(
+    session: Canceller,
+    stop: &watch::Receiver<bool>,
+    work: impl Future<Output = Result<T, RepackError>>,
+) -> Result<T, RepackError> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        biased;
+        result = work => result,
+        Ok(_) = stop.wait_for(|stop| *stop) => {
+            // Where it cannot be cancelled the server ends it with the session, which is given up.
+            let _given_up = session.cancel().await;
+            Err(RepackError::Stopped)
+        }
+    }
 }
 
 impl Watch<'_> {

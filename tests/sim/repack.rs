@@ -59,6 +59,8 @@ fn facts(world: &World, process: Process) -> Facts {
         copy_begun: world.copy_begun,
         snapshot: process.snapshot,
         following: process.following,
+        compare: false,
+        differs: false,
     }
 }
 
@@ -123,7 +125,7 @@ fn actions(step: Step) -> Vec<Action> {
             all.push(|w, _| w.state = w.state.and(Some(RepackState::Abandoned)));
             all
         }
-        Step::Prepared | Step::Undone | Step::NotPrepared(_) => Vec::new(),
+        Step::Prepared | Step::Undone | Step::NotPrepared(_) | Step::KnownToDiffer => Vec::new(),
     }
 }
 

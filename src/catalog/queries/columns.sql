@@ -1,5 +1,5 @@
 SELECT a.attrelid, a.attname::text, a.attnum, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-       a.attidentity::text, a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid),
+       a.attidentity::text, a.attgenerated::text, pg_get_expr(d.adbin, CASE WHEN a.attgenerated = '' THEN 0 ELSE d.adrelid END),
        cn.nspname::text, co.collname::text
   FROM pg_attribute a
   JOIN pg_type t ON t.oid = a.atttypid

@@ -17,7 +17,7 @@ pub(super) const KIND: Kind = Kind {
 
 /// $1 the table's oid.
 pub(super) const QUERY: &str = "SELECT a.oid::int8 AS oid, n.nspname AS schema, c.relname AS table, u.attname AS column, \
-       pg_get_expr(a.adbin, a.adrelid) AS expression, pg_get_userbyid(c.relowner) AS owner, \
+       pg_get_expr(a.adbin, 0) AS expression, pg_get_userbyid(c.relowner) AS owner, \
        pg_has_role(c.relowner, 'USAGE') AS may_alter, has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock \
      FROM pg_attrdef a JOIN pg_class c ON c.oid = a.adrelid AND c.relkind = 'r' JOIN pg_namespace n ON n.oid = c.relnamespace \
      JOIN pg_attribute u ON u.attrelid = a.adrelid AND u.attnum = a.adnum AND u.attgenerated = '' \

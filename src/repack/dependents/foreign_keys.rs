@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::depend::depending;
 use super::partitions::SCAN_MS;
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
@@ -19,8 +20,11 @@ pub(super) const KIND: Kind = Kind {
     plan,
 };
 
-/// $1 the table's oid.
-pub(super) const QUERY: &str = "SELECT c.oid::int8 AS oid, c.conname AS name, rn.nspname AS schema, r.relname AS table, \
+/// $1 the table's oid. No index leads from a table to the keys that reference it, but a dependency on its columns does.
+pub(super) const QUERY: &str = concat!(
+    "WITH keys AS (SELECT oid FROM pg_constraint WHERE conrelid = $1 UNION SELECT n.objid FROM pg_class c, ",
+    depending!("pg_constraint", on "pg_class", "c.oid"),
+    " n WHERE c.oid = $1) SELECT c.oid::int8 AS oid, c.conname AS name, rn.nspname AS schema, r.relname AS table, \
        fn.nspname AS referenced_schema, f.relname AS referenced_table, c.conrelid = $1 AS own, \
        c.confrelid = $1 AS incoming, pg_get_constraintdef(c.oid) AS definition, c.convalidated AS validated, \
        obj_description(c.oid, 'pg_constraint') AS comment, \
@@ -32,10 +36,11 @@ pub(super) const QUERY: &str = "SELECT c.oid::int8 AS oid, c.conname AS name, rn
        has_table_privilege(f.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock, \
        has_table_privilege(r.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock_referencing, \
        EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = c.oid AND t.tgenabled <> 'O') AS triggers_changed \
-     FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace \
+     FROM keys JOIN pg_constraint c ON c.oid = keys.oid JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace \
      JOIN pg_class f ON f.oid = c.confrelid JOIN pg_namespace fn ON fn.oid = f.relnamespace \
      WHERE c.contype = 'f' AND (c.conrelid = $1 OR c.confrelid = $1) \
-     ORDER BY rn.nspname, r.relname, c.conname";
+     ORDER BY rn.nspname, r.relname, c.conname"
+);
 
 /// One foreign key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,7 +156,7 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
             // ATTACH makes it and checks every row. One made before would be taken over only if it were valid, and then it
             // would check clients against a table that lags.
             let bytes: i64 = inventory.partition_of.iter().map(|partition| partition.bytes).sum();
-            draft.forecast_ms += bytes.max(0) as f64 * SCAN_MS;
+            draft.scan_ms += bytes.max(0) as f64 * SCAN_MS;
             leave_referenced(key, draft);
         } else if key.own {
             draft.alter_new(key.add());

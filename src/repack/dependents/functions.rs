@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::matviews::exchanged;
+use super::depend::{depending, exchanged};
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::quote_ident;
 use crate::repack::plan::PlanError;
@@ -22,13 +22,14 @@ pub(super) const KIND: Kind = Kind {
 /// $1 the table's oid.
 pub(super) const QUERY: &str = concat!(
     exchanged!(),
-    " SELECT p.oid::int8 AS oid, p.oid::regprocedure::text AS signature, n.nspname AS schema, \
+    ", named AS (SELECT n.objid AS oid FROM exchanged e, ",
+    depending!("pg_proc", on "pg_class", "e.oid"),
+    " n UNION SELECT n.objid FROM pg_constraint c, ",
+    depending!("pg_proc", on "pg_constraint", "c.oid"),
+    " n WHERE c.conrelid = $1) SELECT p.oid::int8 AS oid, p.oid::regprocedure::text AS signature, n.nspname AS schema, \
        pg_get_functiondef(p.oid) AS definition, pg_get_userbyid(p.proowner) AS owner, \
        pg_has_role(p.proowner, 'USAGE') AS may_alter, has_schema_privilege(n.oid, 'CREATE') AS may_create \
-     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
-     WHERE p.prokind IN ('f', 'p') AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid \
-       AND (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM exchanged) OR d.refclassid = 'pg_constraint'::regclass \
-         AND d.refobjid IN (SELECT oid FROM pg_constraint WHERE conrelid = $1))) \
+     FROM named JOIN pg_proc p ON p.oid = named.oid AND p.prokind IN ('f', 'p') JOIN pg_namespace n ON n.oid = p.pronamespace \
      ORDER BY p.oid::regprocedure::text"
 );
 

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::depend::{depending, exchanged};
 use super::grants::{Acl, Grant, acl, column_statements, foreign_grantor};
 use super::{Column, Dependent, Index, Inventory, Kind, Refusal, Statistics, statistics};
 use crate::model::{TableName, quote_ident, quote_literal};
@@ -16,17 +17,6 @@ pub(super) const KIND: Kind = Kind {
     claims,
     plan,
 };
-
-/// The beginning of a query: `exchanged` are the oids of the table ($1) and of the materialized views that are made again with it.
-macro_rules! exchanged {
-    () => {
-        "WITH RECURSIVE exchanged(oid) AS (SELECT c.oid FROM pg_class c WHERE c.oid = $1 \
-           UNION SELECT r.ev_class FROM exchanged e JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass \
-             AND d.refclassid = 'pg_class'::regclass AND d.refobjid = e.oid \
-           JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class c ON c.oid = r.ev_class AND c.relkind = 'm')"
-    };
-}
-pub(super) use exchanged;
 
 /// $1 the table's oid. Columns, indexes and statistics have the queries of their kinds.
 pub(super) const QUERY: &str = concat!(

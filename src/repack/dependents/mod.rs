@@ -8,6 +8,7 @@ mod checks;
 pub(crate) mod column_order;
 mod columns;
 mod defaults;
+mod depend;
 mod error;
 mod foreign_keys;
 mod functions;

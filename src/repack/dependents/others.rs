@@ -3,41 +3,43 @@
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
-use super::matviews::exchanged;
+use super::depend::{depending, exchanged};
 
 /// $1 the table's oid. Parts (of the table, and of the materialized views that are made again with it) are what a repack makes again or moves with the table; the table's own shadow and its old
 /// self, whose defaults use the same owned sequences, are left out.
 pub(super) const QUERY: &str = concat!(
     exchanged!(),
-    ", own AS (SELECT t.oid AS composite, t.typarray AS list FROM pg_type t \
-       WHERE t.typrelid IN (SELECT oid FROM exchanged)), \
+    ", heaps AS (SELECT c.oid, c.reltoastrelid AS toast, c.reltype FROM exchanged e JOIN pg_class c ON c.oid = e.oid), \
      parts (classid, objid) AS ( \
-       SELECT 'pg_class'::regclass, oid FROM exchanged \
-       UNION SELECT 'pg_type'::regclass, composite FROM own UNION SELECT 'pg_type'::regclass, list FROM own \
-       UNION SELECT 'pg_class'::regclass, reltoastrelid FROM pg_class WHERE oid IN (SELECT oid FROM exchanged) \
-       UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN (SELECT unnest(ARRAY[c.oid, nullif(c.reltoastrelid, 0)]) FROM exchanged e JOIN pg_class c ON c.oid = e.oid) \
+       SELECT 'pg_class'::regclass, oid FROM heaps \
+       UNION SELECT 'pg_class'::regclass, toast FROM heaps WHERE toast <> 0 \
+       UNION SELECT 'pg_type'::regclass, unnest(ARRAY[t.oid, t.typarray]) FROM heaps JOIN pg_type t ON t.oid = heaps.reltype \
+       UNION SELECT 'pg_class'::regclass, i.indexrelid FROM heaps, LATERAL (SELECT indexrelid FROM pg_index \
+         WHERE indrelid IN (heaps.oid, heaps.toast) OFFSET 0) i \
+       UNION SELECT 'pg_statistic_ext'::regclass, s.oid FROM heaps JOIN pg_statistic_ext s ON s.stxrelid = heaps.oid \
        UNION SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1 \
        UNION SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = $1 \
-       UNION SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = $1 OR tgisinternal AND tgconstraint IN \
-         (SELECT oid FROM pg_constraint WHERE conrelid = $1) \
-       UNION SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM exchanged) \
-       UNION SELECT 'pg_class'::regclass, s.oid FROM pg_depend q JOIN pg_class s ON s.oid = q.objid AND s.relkind = 'S' \
-         WHERE q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = $1 \
-           AND q.refobjsubid > 0 AND q.deptype IN ('a', 'i')), \
+       UNION SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = $1 \
+       UNION SELECT 'pg_trigger'::regclass, t.oid FROM pg_constraint c, LATERAL (SELECT oid FROM pg_trigger \
+         WHERE tgconstraint = c.oid AND tgisinternal OFFSET 0) t WHERE c.conrelid = $1 \
+       UNION SELECT 'pg_class'::regclass, s.oid FROM (SELECT q.objid FROM pg_depend q WHERE q.refclassid = 'pg_class'::regclass AND q.refobjid = $1 \
+           AND q.refobjsubid > 0 AND q.classid = 'pg_class'::regclass AND q.deptype IN ('a', 'i') OFFSET 0) q \
+         JOIN pg_class s ON s.oid = q.objid AND s.relkind = 'S'), \
      found AS ( \
-       SELECT DISTINCT d.classid, d.objid, p.classid AS part_class, p.objid AS part_oid \
-       FROM parts p JOIN pg_depend d ON d.refclassid = p.classid AND d.refobjid = p.objid \
+       SELECT DISTINCT d.classid, d.objid, p.classid AS part_class, p.objid AS part_oid FROM parts p, \
+         LATERAL (SELECT d.classid, d.objid FROM pg_depend d WHERE d.refclassid = p.classid AND d.refobjid = p.objid OFFSET 0) d \
        WHERE (d.classid, d.objid) NOT IN (SELECT classid, objid FROM parts)), \
-     placed AS (SELECT f.*, coalesce(w.ev_class, a.adrelid, nullif(c.conrelid, 0), t.tgrelid, o.polrelid, \
-         CASE WHEN f.classid = 'pg_class'::regclass THEN f.objid END) AS relation, w.rulename, b.pubname \
-       FROM found f \
-       LEFT JOIN pg_rewrite w ON f.classid = 'pg_rewrite'::regclass AND w.oid = f.objid \
-       LEFT JOIN pg_attrdef a ON f.classid = 'pg_attrdef'::regclass AND a.oid = f.objid \
-       LEFT JOIN pg_constraint c ON f.classid = 'pg_constraint'::regclass AND c.oid = f.objid \
-       LEFT JOIN pg_trigger t ON f.classid = 'pg_trigger'::regclass AND t.oid = f.objid \
-       LEFT JOIN pg_policy o ON f.classid = 'pg_policy'::regclass AND o.oid = f.objid \
-       LEFT JOIN pg_publication_rel m ON f.classid = 'pg_publication_rel'::regclass AND m.oid = f.objid \
-       LEFT JOIN pg_publication b ON b.oid = m.prpubid) \
+     placed AS MATERIALIZED (SELECT f.*, CASE f.classid \
+           WHEN 'pg_class'::regclass THEN f.objid \
+           WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = f.objid) \
+           WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = f.objid) \
+           WHEN 'pg_constraint'::regclass THEN (SELECT nullif(conrelid, 0) FROM pg_constraint WHERE oid = f.objid) \
+           WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = f.objid) \
+           WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = f.objid) END AS relation, \
+         CASE f.classid WHEN 'pg_rewrite'::regclass THEN (SELECT rulename FROM pg_rewrite WHERE oid = f.objid) END AS rulename, \
+         CASE f.classid WHEN 'pg_publication_rel'::regclass THEN (SELECT b.pubname FROM pg_publication_rel m \
+           JOIN pg_publication b ON b.oid = m.prpubid WHERE m.oid = f.objid) END AS pubname \
+       FROM found f) \
      SELECT p.classid::regclass::text AS class, p.objid::int8 AS oid, p.part_class::regclass::text AS part_class, \
        p.part_oid::int8 AS part_oid, pg_describe_object(p.part_class, p.part_oid, 0) AS part, \
        pg_describe_object(p.classid, p.objid, 0) AS description, p.relation::int8 AS relation_oid, \

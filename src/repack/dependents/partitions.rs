@@ -172,7 +172,7 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
         draft.lock_parent(&parent, &partition.owner, partition.may_lock);
         if let Some(default) = &partition.default_partition {
             draft.lock_beside(&default.name(), &default.owner, default.may_lock);
-            draft.forecast_ms += default.bytes.max(0) as f64 * SCAN_MS;
+            draft.scan_ms += default.bytes.max(0) as f64 * SCAN_MS;
         }
         draft.exchange(Phase::LetGo, format!("ALTER TABLE {parent} DETACH PARTITION {table}"));
         draft.exchange(

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::matviews::exchanged;
+use super::depend::{depending, exchanged, naming};
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
 use crate::repack::plan::PlanError;
@@ -20,7 +20,9 @@ pub(super) const KIND: Kind = Kind {
 /// $1 the table's oid. One that names only a materialized view of the table is among them: that is another one afterwards.
 pub(super) const QUERY: &str = concat!(
     exchanged!(),
-    " SELECT p.oid::int8 AS oid, p.polname AS name, n.nspname AS schema, c.relname AS table, c.oid = $1 AS own, \
+    ", named AS (SELECT oid FROM pg_policy WHERE polrelid = $1 UNION ",
+    naming!("pg_policy"),
+    ") SELECT p.oid::int8 AS oid, p.polname AS name, n.nspname AS schema, c.relname AS table, c.oid = $1 AS own, \
        p.polpermissive AS permissive, p.polcmd::text AS command, \
        (SELECT json_agg(CASE u.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(u.role)) END ORDER BY u.n) \
         FROM unnest(p.polroles) WITH ORDINALITY AS u(role, n)) AS roles, \
@@ -28,10 +30,9 @@ pub(super) const QUERY: &str = concat!(
        pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS may_alter, \
        has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock, \
        obj_description(p.oid, 'pg_policy') AS comment \
-     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-     WHERE p.polrelid = $1 OR n.nspname NOT IN ('repcloud_new', 'repcloud_old') AND EXISTS (SELECT FROM pg_depend d \
-         WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM exchanged) \
-           OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT unnest(ARRAY[t.oid, t.typarray]) FROM pg_type t WHERE t.typrelid = $1))) \
+     FROM named JOIN pg_policy p ON p.oid = named.oid \
+     JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE p.polrelid = $1 OR n.nspname NOT IN ('repcloud_new', 'repcloud_old') \
      ORDER BY n.nspname, c.relname, p.polname"
 );
 

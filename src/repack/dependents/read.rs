@@ -16,8 +16,9 @@ use crate::pg::Session;
 
 /// One snapshot, nothing written, and limits: printing a view waits for whoever holds ACCESS EXCLUSIVE on it. With this search path
 /// the server prints every name outside `pg_catalog` with its schema (`pg_temp` would be searched first if it were not named).
+/// The catalogs have an index for every question that is asked; the plans are made here and kept for the exchange.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
-    SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'";
+    SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'; SET LOCAL enable_seqscan = off";
 
 /// Reads what hangs on a table, in a transaction of its own: one snapshot, read-only. The session must not be in a transaction.
 pub async fn read(session: &Session, name: &TableName) -> Result<Inventory, DependentsError> {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::matviews::exchanged;
+use super::depend::{depending, exchanged, naming};
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
 use crate::repack::plan::PlanError;
@@ -20,17 +20,16 @@ pub(super) const KIND: Kind = Kind {
 /// $1 the table's oid. One that names only a materialized view of the table is among them: that is another one afterwards.
 pub(super) const QUERY: &str = concat!(
     exchanged!(),
-    " SELECT r.oid::int8 AS oid, r.rulename AS name, n.nspname AS schema, c.relname AS table, c.oid = $1 AS own, \
+    ", named AS (SELECT oid FROM pg_rewrite WHERE ev_class = $1 UNION ",
+    naming!("pg_rewrite"),
+    ") SELECT r.oid::int8 AS oid, r.rulename AS name, n.nspname AS schema, c.relname AS table, c.oid = $1 AS own, \
        c.relkind::text AS kind, pg_get_ruledef(r.oid) AS definition, r.ev_enabled::text AS enabled, \
        pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS may_alter, \
        has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock, \
        obj_description(r.oid, 'pg_rewrite') AS comment \
-     FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace \
-     WHERE r.rulename <> '_RETURN' AND (r.ev_class = $1 OR n.nspname NOT IN ('repcloud_new', 'repcloud_old') AND EXISTS \
-        (SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
-          AND (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM exchanged) OR d.refclassid = 'pg_constraint'::regclass \
-              AND d.refobjid IN (SELECT oid FROM pg_constraint WHERE conrelid = $1) \
-            OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT unnest(ARRAY[t.oid, t.typarray]) FROM pg_type t WHERE t.typrelid = $1)))) \
+     FROM named JOIN pg_rewrite r ON r.oid = named.oid AND r.rulename <> '_RETURN' \
+     JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE r.ev_class = $1 OR n.nspname NOT IN ('repcloud_new', 'repcloud_old') \
      ORDER BY n.nspname, c.relname, r.rulename"
 );
 

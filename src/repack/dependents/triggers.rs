@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::depend::depending;
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
 use crate::repack::plan::PlanError;
@@ -18,15 +19,19 @@ pub(super) const KIND: Kind = Kind {
 };
 
 /// $1 the table's oid. Triggers that fill our own queue stay on the old table and go with it.
-pub(super) const QUERY: &str = "SELECT t.oid::int8 AS oid, t.tgname AS name, pg_get_triggerdef(t.oid) AS definition, \
+pub(super) const QUERY: &str = concat!(
+    "WITH triggers AS (SELECT oid FROM pg_trigger WHERE tgrelid = $1 UNION SELECT n.objid FROM pg_class c, ",
+    depending!("pg_trigger", on "pg_class", "c.oid"),
+    " n WHERE c.oid = $1) SELECT t.oid::int8 AS oid, t.tgname AS name, pg_get_triggerdef(t.oid) AS definition, \
        t.tgenabled::text AS enabled, t.tgparentid <> 0 AS inherited, t.tgconstrrelid = $1 AS from_ours, \
        t.tgrelid = $1 AS own, n.nspname AS schema, c.relname AS table, pg_get_userbyid(c.relowner) AS owner, \
        pg_has_role(c.relowner, 'USAGE') AS may_alter, has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock, \
        has_function_privilege(t.tgfoid, 'EXECUTE') AS may_execute, \
        format('%I.%I', fn.nspname, f.proname) AS function, obj_description(t.oid, 'pg_trigger') AS comment \
-     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace fn ON fn.oid = f.pronamespace \
+     FROM triggers JOIN pg_trigger t ON t.oid = triggers.oid JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace fn ON fn.oid = f.pronamespace \
      WHERE (t.tgrelid = $1 OR t.tgconstrrelid = $1 AND n.nspname NOT IN ('repcloud_new', 'repcloud_old')) AND NOT t.tgisinternal \
-       AND NOT (fn.nspname = 'repcloud' AND f.proname IN ('queue_' || $1::text || '_row', 'queue_' || $1::text || '_truncate')) ORDER BY n.nspname, c.relname, t.tgname";
+       AND NOT (fn.nspname = 'repcloud' AND f.proname IN ('queue_' || $1::text || '_row', 'queue_' || $1::text || '_truncate')) ORDER BY n.nspname, c.relname, t.tgname"
+);
 
 /// One trigger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,9 @@
 //! Looks at every selected table as a repack would before it begins. Writes nothing.
 
 use serde::Serialize;
+use tokio::time::Instant;
 
-use super::{DryRun, DryRunLine};
+use super::{DryRun, DryRunLine, LockForecast};
 use crate::model::Events;
 use crate::pg::{self, Session};
 use crate::repack::dependents;
@@ -11,6 +12,7 @@ use crate::repack::options::RepackOptions;
 use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
 use crate::repack::preflight::{self, Finding, is_refused, space};
 use crate::repack::report::TableReport;
+use crate::repack::runner::KEPT_PLANS;
 use crate::repack::select::{Missing, TableFacts, select};
 
 /// What was seen of one table.
@@ -55,6 +57,7 @@ pub async fn look(
     mut told: impl FnMut(Seen),
 ) -> Result<(), RepackError> {
     let session = pg::connect(&options.connect).await?;
+    session.batch_execute(KEPT_PLANS).await?;
     let chosen = select(&session, &options.selection, &options.rules).await?;
     for (table, reason) in &chosen.left_out {
         events.info(format!("{table} is left out: {reason}"));
@@ -78,12 +81,15 @@ async fn look_at(
 ) -> Result<Seen, RepackError> {
     let mut findings = server.to_vec();
     findings.extend(preflight::check_table(session, options, table).await?);
-    let plan = if table.kind == 'r' { planned(session, options, table, &mut findings).await? } else { None };
+    let planned =
+        if table.kind == 'r' { planned(session, options, table, &mut findings).await? } else { None };
+    let (plan, lock) = planned.unzip();
     let forecast = space::forecast(table);
     let run = DryRun {
         table,
         findings: &findings,
         plan: plan.as_ref(),
+        lock,
         forecast: &forecast,
         jobs: options.run.jobs,
     };
@@ -96,7 +102,7 @@ async fn planned(
     options: &RepackOptions,
     table: &TableFacts,
     findings: &mut Vec<Finding>,
-) -> Result<Option<RepackPlan>, RepackError> {
+) -> Result<Option<(RepackPlan, LockForecast)>, RepackError> {
     const CHECK: &str = "dependents";
     let inventory = dependents::read(session, &table.name).await?;
     findings.extend(preflight::dependents::judge(&inventory, findings));
@@ -112,7 +118,11 @@ async fn planned(
                 findings.push(finding.help(format!("run: {}", identity.set)));
                 return Ok(None);
             }
-            Ok(Some(plan))
+            // Once more, by plans that are made already: as under the lock.
+            let began = Instant::now();
+            dependents::read(session, &table.name).await?;
+            let lock = LockForecast::new(&plan, began.elapsed().as_secs_f64() * 1000.0);
+            Ok(Some((plan, lock)))
         }
         Err(
             error @ (PlanError::Refused { .. } | PlanError::Definition { .. } | PlanError::Options { .. }),

@@ -33,6 +33,7 @@ fn plan() -> RepackPlan {
         after: vec![],
         drop_old: vec!["DROP TABLE repcloud_old.t".into()],
         forecast_ms: 7.2,
+        scan_ms: 0.0,
     }
 }
 
@@ -50,14 +51,23 @@ fn facts() -> TableFacts {
 fn a_plan_is_shown_with_what_it_needs() {
     let (facts, plan) = (facts(), plan());
     let forecast = forecast(&facts);
-    let run = DryRun { table: &facts, findings: &[], plan: Some(&plan), forecast: &forecast, jobs: 1 };
+    let lock = LockForecast::new(&plan, 2.0);
+    let run = DryRun {
+        table: &facts,
+        findings: &[],
+        plan: Some(&plan),
+        lock: Some(lock),
+        forecast: &forecast,
+        jobs: 1,
+    };
     let expected = "\
 table s.t
   size       heap 400 MB, TOAST 0 B, indexes 80.0 MB; about 1000000 rows
   bloat      about 300 MB of the heap (75 %)
   afterwards about 100 MB and 40.0 MB of indexes
   disk       about 290 MB for the time of the repack, 150 MB of it WAL, and what others write meanwhile
-  time       roughly 3 s, 8 ms of it locked
+  time       roughly 3 s, 12 ms of it locked
+  locked     2 statements 7.2 ms, reading the definitions 2 times 4.0 ms; and the last changes
   before the exchange:
     CREATE TABLE repcloud.t (
       id int);
@@ -72,7 +82,11 @@ table s.t
 ";
     assert_eq!(run.text(), expected);
     let json = serde_json::to_value(run.json()).unwrap();
-    assert_eq!((json["outcome"].as_str(), json["lock_ms"].as_f64()), (Some("dry-run"), Some(7.2)));
+    assert_eq!((json["outcome"].as_str(), json["lock_ms"].as_f64()), (Some("dry-run"), Some(11.2)));
+    assert_eq!(
+        (json["lock"]["statements"].as_u64(), json["lock"]["readings_ms"].as_f64()),
+        (Some(2), Some(4.0))
+    );
     assert_eq!(json["bytes_before"], 480 << 20);
     assert_eq!(json["bytes_after"], 140 << 20);
     assert_eq!(json["plan"]["locks"], serde_json::json!(["LOCK TABLE s.t"]));
@@ -84,13 +98,33 @@ table s.t
 }
 
 #[test]
+fn what_locks_the_table_grows_with_what_is_done_and_read() {
+    let plan = plan();
+    let small = LockForecast::new(&plan, 2.0);
+    let more = RepackPlan {
+        exchange: vec!["CREATE OR REPLACE VIEW s.v AS SELECT 1".into(); 50],
+        forecast_ms: 30.0,
+        scan_ms: 5.0,
+        ..plan
+    };
+    let large = LockForecast::new(&more, 9.0);
+    assert_eq!((large.statements, large.total_ms()), (51, 53.0));
+    assert!(large.total_ms() > small.total_ms());
+    assert_eq!(
+        large.to_string(),
+        "51 statements 30.0 ms, rows that are checked 5.0 ms, reading the definitions 2 times 18.0 ms; and the last changes"
+    );
+}
+
+#[test]
 fn a_refusal_is_shown_with_everything_that_is_known() {
     let facts = TableFacts { bloat: None, rows: None, ..facts() };
     let name = &facts.name;
     let findings =
         [Finding::refuse("key", name, "no key").help("add one"), Finding::warn("space", name, "large")];
     let forecast = forecast(&facts);
-    let run = DryRun { table: &facts, findings: &findings, plan: None, forecast: &forecast, jobs: 2 };
+    let run =
+        DryRun { table: &facts, findings: &findings, plan: None, lock: None, forecast: &forecast, jobs: 2 };
     let text = run.text();
     for line in [
         "  bloat      unknown: there are no statistics (ANALYZE the table)\n",

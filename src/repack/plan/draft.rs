@@ -57,6 +57,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) refresh: Vec<TableName>,
     pub(crate) drop_old: Vec<String>,
     pub(crate) forecast_ms: f64,
+    pub(crate) scan_ms: f64,
     shadow_now: Vec<String>,
     shadow_later: Vec<String>,
     locks: Vec<(Rank, LockStep)>,
@@ -109,6 +110,7 @@ impl<'a> Draft<'a> {
             refresh: Vec::new(),
             drop_old: Vec::new(),
             forecast_ms: 1.0,
+            scan_ms: 0.0,
             shadow_now: Vec::new(),
             shadow_later: Vec::new(),
             locks: Vec::new(),
@@ -259,6 +261,7 @@ impl<'a> Draft<'a> {
             drop_old: self.drop_old,
             // A sum of tenths: what is stored should read back the same.
             forecast_ms: (self.forecast_ms * 100.0).round() / 100.0,
+            scan_ms: (self.scan_ms * 100.0).round() / 100.0,
         })
     }
 }

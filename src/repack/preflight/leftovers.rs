@@ -1,10 +1,10 @@
 //! What an earlier run has left, so that a new one cannot begin.
 
 use super::finding::Finding;
-use crate::model::{TableName, quote_ident};
+use crate::model::TableName;
 use crate::pg::Session;
 use crate::repack::ask::{AskError, cell, rows};
-use crate::repack::options::RepackOptions;
+use crate::repack::options::{RepackOptions, typed};
 use crate::repack::select::TableFacts;
 use crate::repack::state::{self, slot_name};
 
@@ -90,7 +90,5 @@ pub async fn check(
 }
 
 fn abort(connection: &str, table: &TableName) -> String {
-    let shown = table.to_string();
-    let shown = if shown.contains('"') { format!("'{shown}'") } else { shown };
-    format!("run: repcloud abort --connection {} --table {shown}", quote_ident(connection))
+    format!("run: repcloud abort {}", typed(connection, table))
 }

@@ -3,11 +3,13 @@
 mod basic;
 mod cases;
 mod company;
+mod compared;
 mod control;
 mod ddl;
 mod everything;
 mod interrupted;
 mod lanes;
+mod large;
 mod leftovers;
 mod load;
 mod options;

@@ -54,19 +54,29 @@ async fn only_tables_of_a_size_and_with_a_bloat_are_taken() {
 #[tokio::test]
 async fn a_dry_run_says_beforehand_how_long_many_views_lock_the_table() {
     let live = Live::new(ORDERS, "").await;
-    let locked = || {
+    let forecast = || {
         let (finished, reports) = live.repack(&["--table", "public.orders", "--dry-run"]);
         finished.expect_code(0);
-        reports[0]["lock_ms"].as_f64().unwrap()
+        let lock = reports[0]["lock"].clone();
+        let parts = ["statements_ms", "scans_ms", "readings_ms"].map(|part| lock[part].as_f64().unwrap());
+        let total = reports[0]["lock_ms"].as_f64().unwrap();
+        assert!((parts.iter().sum::<f64>() - total).abs() < 0.05, "{reports:?}");
+        (parts[0], parts[2])
     };
-    let few = locked();
+    let few = forecast();
     live.owner
         .exec("DO $$BEGIN FOR i IN 1..200 LOOP EXECUTE format('CREATE VIEW many%s AS SELECT id, total FROM orders', i); END LOOP; END$$")
         .await;
-    let many = locked();
-    assert!(few < 20.0 && many - few > 50.0, "{few} ms, with 200 views {many} ms");
+    let many = forecast();
+    assert!(few.0 < 20.0 && many.0 - few.0 > 50.0 && many.1 > few.1, "{few:?}, with 200 views {many:?}");
+    let wide: Vec<String> = (1..=300).map(|i| format!("id AS c{i}")).collect();
+    live.owner.exec(&format!("CREATE VIEW wide AS SELECT {} FROM orders", wide.join(", "))).await;
+    let wider = forecast();
+    assert!(wider.0 - many.0 > 3.0, "{many:?}, with one of 300 columns {wider:?}");
     let text = live.program.run(&["repack", "--table", "public.orders", "--dry-run"], LIMIT).expect_code(0);
-    assert!(text.stdout.contains(&format!(", {:.0} ms of it locked", many.ceil())), "{text:?}");
+    let lines: Vec<&str> = text.stdout.lines().filter(|line| line.contains("locked")).collect();
+    assert!(lines[0].contains(" ms of it locked") && lines[1].contains(" statements "), "{lines:?}");
+    assert!(lines[1].contains("reading the definitions 2 times"), "{lines:?}");
 }
 
 #[test]

@@ -151,3 +151,15 @@ async fn what_was_begun_goes_on_the_same_way_or_refuses_another() {
     assert_eq!(out_of_order(&live.admin, "v DESC, id").await, "0");
     live.assert_clean().await;
 }
+
+#[tokio::test]
+async fn an_order_of_columns_that_is_the_old_one_is_no_news() {
+    let live =
+        Live::new("CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t VALUES (1, 'x')", "").await;
+    for (order, news) in [("a,b", false), ("b,a", true)] {
+        let arguments = [&["repack"][..], &T, &["--column-order", order]].concat();
+        let text = live.program.run(&arguments, LIMIT).expect_code(0);
+        assert_eq!(text.stdout.contains("have another order"), news, "{order}: {text:?}");
+    }
+    live.assert_clean().await;
+}

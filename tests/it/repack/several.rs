@@ -88,11 +88,16 @@ async fn an_abort_says_where_there_was_nothing_to_undo() {
     let text = live.program.run(&both, LIMIT).expect_code(0);
     assert_eq!(text.stdout, "public.one: undone\npublic.two: there was nothing to undo\n", "{text:?}");
     let again = live.command("abort", &[BOTH.as_slice(), &["--table", "public.tow"]].concat());
-    let lines = ["public.one aborted", "public.tow aborted", "public.two aborted"];
-    let reports = expect(again, 0, &lines);
-    for report in &reports {
-        assert_eq!(report["reason"], "there was nothing to undo", "{report}");
+    let lines = ["public.one aborted", "public.tow refused", "public.two aborted"];
+    let reports = expect(again, 4, &lines);
+    for table in ["public.one", "public.two"] {
+        assert_eq!(reason(&reports, table), "there was nothing to undo", "{reports:?}");
     }
+    assert_eq!(reason(&reports, "public.tow"), "table public.tow does not exist");
+    // It may be repeated when the table is gone.
+    live.owner.exec("DROP TABLE one").await;
+    expect(live.command("abort", &["--table", "public.one"]), 0, &["public.one aborted"]);
+    expect(live.command("abort", &["--table", "public.tow"]), 3, &["public.tow refused"]);
     live.assert_clean().await;
 }
 

@@ -186,3 +186,37 @@ async fn policies_and_rules_that_name_only_a_materialized_view_follow_it() {
     assert_eq!(live.owner.value("SELECT count(*) FROM o WHERE a = 100").await, "2", "so does the rule");
     live.assert_clean().await;
 }
+
+#[tokio::test]
+async fn what_another_repack_makes_of_it_is_said_as_it_is() {
+    let live = Live::new(PARTS, "").await;
+    let running = live.program.spawn(&["repack", "--table", "public.t", "--postpone-swap"]);
+    until("it is ready", LIMIT, || async { live.state().await == "verified" }).await;
+    live.owner.exec("COMMENT ON TABLE t IS 'new'").await;
+    live.command("swap", &T).0.expect_code(1);
+    let text = running.wait(LIMIT).expect_code(1);
+    assert!(text.stdout.contains("`repcloud repack` begins anew"), "{text:?}");
+    assert!(!text.stdout.contains("goes on with it"), "{text:?}");
+    let again = live.repack(&T).0.expect_code(0);
+    assert!(again.stderr.contains("it begins anew"), "{again:?}");
+    live.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_head_line_is_not_said_twice() {
+    let live = Live::new(PARTS, "").await;
+    live.owner.exec("CREATE FUNCTION f(t) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION g(t) RETURNS int LANGUAGE sql AS 'SELECT 2'").await;
+    let refused = live.program.run(&["repack", T[0], T[1]], LIMIT).expect_code(3);
+    assert!(refused.stdout.contains("reason: 2 findings:\n"), "{refused:?}");
+    assert_eq!(refused.stdout.matches("nothing was changed").count(), 1, "{refused:?}");
+    let refused = live.program.run(&["swap", T[0], T[1]], LIMIT).expect_code(3);
+    assert_eq!(refused.stdout.matches("nothing was changed").count(), 1, "{refused:?}");
+    live.assert_clean().await;
+}
+
+#[tokio::test]
+async fn rows_that_were_never_counted_have_no_number() {
+    let live = Live::new("CREATE TABLE t (id int PRIMARY KEY) WITH (autovacuum_enabled = off); INSERT INTO t SELECT generate_series(1, 50)", "").await;
+    let told = live.repack(&T).0.expect_code(0);
+    assert!(told.stderr.contains("copying its rows; how many is not known"), "{told:?}");
+}
