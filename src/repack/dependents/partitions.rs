@@ -28,7 +28,10 @@ pub(super) const QUERY: &str = "SELECT n.nspname AS schema, p.relname AS table, 
           WHERE h.inhparent = x.indexrelid AND l.indrelid = c.oid AND l.indisvalid)) AS missing_indexes, \
        (SELECT json_build_object('schema', dn.nspname, 'table', d.relname, 'owner', pg_get_userbyid(d.relowner), \
           'may_alter', pg_has_role(d.relowner, 'USAGE'), 'may_lock', has_table_privilege(d.oid, 'UPDATE, DELETE, TRUNCATE'), \
-          'kind', d.relkind::text, 'bytes', pg_relation_size(d.oid)) \
+          'kind', d.relkind::text, 'bytes', pg_relation_size(d.oid), \
+          'keeps_out', NOT p.relispartition AND EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = d.oid AND k.contype = 'c' AND k.convalidated \
+            AND pg_get_constraintdef(k.oid) = 'CHECK ((NOT ' || pg_get_partition_constraintdef(c.oid) || '))'), \
+          'condition', (SELECT x FROM pg_get_partition_constraintdef(c.oid) AS x WHERE NOT p.relispartition AND x !~ '\\)::')) \
         FROM pg_partitioned_table t JOIN pg_class d ON d.oid = t.partdefid JOIN pg_namespace dn ON dn.oid = d.relnamespace \
         WHERE t.partrelid = p.oid AND d.oid <> c.oid) AS default_partition \
      FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid JOIN pg_class p ON p.oid = i.inhparent \
@@ -78,6 +81,11 @@ pub struct DefaultPartition {
     pub kind: String,
     /// Bytes of its heap.
     pub bytes: i64,
+    /// A CHECK of it says that no row belongs into our partition: then ATTACH does not scan it.
+    pub keeps_out: bool,
+    /// What such a CHECK would have to deny; `None` under more than one partitioned table, where the server does not see that it suffices, and
+    /// where columns are cast in it (varchar), as it is printed otherwise once it stands in a CHECK.
+    pub condition: Option<String>,
 }
 
 /// The CHECK that spares ATTACH its scan, on the shadow until it is attached.
@@ -97,6 +105,16 @@ impl Partition {
 impl DefaultPartition {
     fn name(&self) -> TableName {
         TableName::new(&self.schema, &self.table)
+    }
+
+    fn way_out(&self) -> String {
+        const MOVE: &str = "move its rows into partitions of their own";
+        let Some(condition) = &self.condition else { return MOVE.to_owned() };
+        let name = self.name();
+        format!(
+            "ALTER TABLE {name} ADD CONSTRAINT repcloud_not_here CHECK (NOT {condition}) NOT VALID; \
+             ALTER TABLE {name} VALIDATE CONSTRAINT repcloud_not_here; drop it after the repack; or {MOVE}"
+        )
     }
 }
 
@@ -147,7 +165,7 @@ fn refuse_default(default: &DefaultPartition, parent: &TableName, role: &str, re
             format!("it is the default partition of {parent}, which the exchange locks; it belongs");
         refusals.push(Refusal::without_rights(&object, belongs, &default.owner, role));
     }
-    if default.bytes > LARGEST_DEFAULT {
+    if default.bytes > LARGEST_DEFAULT && !default.keeps_out {
         let size = bytes(u64::try_from(default.bytes).unwrap_or(0));
         refusals.push(
             Refusal::new(
@@ -156,7 +174,7 @@ fn refuse_default(default: &DefaultPartition, parent: &TableName, role: &str, re
                     "it is the default partition of {parent}, has {size}, and would be scanned under the lock"
                 ),
             )
-            .remedy("move its rows into partitions of their own"),
+            .remedy(default.way_out()),
         );
     }
 }
@@ -172,7 +190,9 @@ fn plan(inventory: &Inventory, draft: &mut Draft<'_>) -> Result<(), PlanError> {
         draft.lock_parent(&parent, &partition.owner, partition.may_lock);
         if let Some(default) = &partition.default_partition {
             draft.lock_beside(&default.name(), &default.owner, default.may_lock);
-            draft.scan_ms += default.bytes.max(0) as f64 * SCAN_MS;
+            if !default.keeps_out {
+                draft.scan_ms += default.bytes.max(0) as f64 * SCAN_MS;
+            }
         }
         draft.exchange(Phase::LetGo, format!("ALTER TABLE {parent} DETACH PARTITION {table}"));
         draft.exchange(
