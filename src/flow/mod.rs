@@ -45,6 +45,7 @@ pub mod slot;
 pub mod start;
 pub mod status;
 pub mod status_read;
+mod stop_reason;
 pub mod stream;
 pub mod survey;
 mod targets;

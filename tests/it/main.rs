@@ -25,6 +25,7 @@ mod repack_preflight_slot;
 mod repack_select;
 mod repack_throttle;
 mod shapes;
+mod slot_names;
 mod slots;
 mod stream_basics;
 mod told;
