@@ -33,6 +33,7 @@ pub mod pipeline;
 pub mod planner;
 mod plugin;
 mod prepare;
+mod queue_rights;
 mod queue_setup;
 mod queued;
 mod queues;

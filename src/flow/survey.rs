@@ -10,7 +10,7 @@ use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::resolve::{self, Configured};
 use crate::flow::work::{self, TableWork, TargetFinding};
-use crate::flow::{casts, facts, plugin, queue_setup, queues};
+use crate::flow::{casts, facts, plugin, queue_rights, queues};
 use crate::model::TableName;
 use crate::pg::Session;
 
@@ -113,7 +113,7 @@ async fn captured_tables(
                     target: configured.target.clone(),
                     entry: configured.entry.clone(),
                 };
-                let (owned, findings) = queue_setup::examine(
+                let (owned, findings) = queue_rights::examine(
                     options,
                     source,
                     std::slice::from_ref(&work),

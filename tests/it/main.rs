@@ -30,6 +30,8 @@ mod slots;
 mod stream_basics;
 mod told;
 mod trigger_tables;
+mod trigger_order;
+mod trigger_wildcards;
 mod triggers;
 mod unfit;
 mod wal2json;
