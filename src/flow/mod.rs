@@ -49,6 +49,7 @@ pub mod status_read;
 mod stop_reason;
 pub mod stream;
 pub mod survey;
+pub mod survey_slot;
 mod targets;
 mod unfit;
 mod unpark;
