@@ -63,6 +63,7 @@ const PURE: &[&str] = &[
     "verify/digest.rs",
     "verify/judge.rs",
     "flow/start.rs",
+    "flow/stop_reason.rs",
     "flow/handover.rs",
     "doctor/finding.rs",
     "doctor/platform.rs",

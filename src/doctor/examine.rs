@@ -10,7 +10,7 @@ use super::own_schema::{self, OwnSchema};
 use super::platform::Platform;
 use super::server::{self, ServerFacts};
 use super::ways::{self, Reading};
-use super::{leftovers, login, read, tables};
+use super::{leftovers, login, read, slots, tables};
 use crate::capture::auto::{CaptureOptions, Way};
 use crate::flow::StreamOptions;
 use crate::pg::{self, ConnectOptions, PgError, Session};
@@ -158,6 +158,11 @@ async fn with_server(work: &Work, session: &Session, facts: &ServerFacts, report
     merge(report, Ok(state_here(work, facts, &ways, schema.as_ref())));
     for (index, options) in work.reads.iter().enumerate() {
         let way = ways.streams.get(index).copied().flatten();
+        if matches!(way, Some(Way::Slot(_))) {
+            let reads = tables::in_way(options, way);
+            let found = limited("slot", slots::check(session, &reads)).await;
+            merge(report, found.map(|check| check.into_iter().collect()));
+        }
         let found = limited("source tables", tables::source(session, facts, options, way)).await;
         let failed = found.as_ref().is_ok_and(|checks| checks.iter().any(|c| c.level == Level::Fail));
         merge(report, found);
@@ -201,8 +206,8 @@ fn of_capture(check: Check) -> Check {
 fn state_here(work: &Work, facts: &ServerFacts, ways: &ways::Ways, schema: Option<&OwnSchema>) -> Vec<Check> {
     let triggers = ways.streams.contains(&Some(Way::Triggers));
     let mut checks = Vec::new();
-    // A stream of a slot has nothing here, but looks whether there is.
-    if triggers || work.repack.is_some() || !work.writes.is_empty() || schema.is_some_and(|s| !s.usable) {
+    // A stream that reads a slot has nothing here.
+    if triggers || work.repack.is_some() || !work.writes.is_empty() {
         checks = own_schema::judge(facts, schema);
     }
     if work.repack.is_some() && !facts.may_create {
@@ -240,7 +245,7 @@ async fn written(
 }
 
 async fn slots_there(session: &Session) -> Result<BTreeSet<String>, PgError> {
-    let sql = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots";
+    let sql = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()";
     let mut slots = BTreeSet::new();
     for row in session.query(sql, &[]).await? {
         slots.insert(row.try_get(0)?);

@@ -17,6 +17,7 @@ mod platform;
 mod read;
 mod remedies;
 mod server;
+mod slots;
 mod statements;
 mod tables;
 mod target;

@@ -9,6 +9,7 @@ use super::statements::shape;
 use super::target;
 use crate::capture::auto::{self, Asked, Way};
 use crate::capture::{Plugin, wal2json};
+use crate::flow::start::StopReason;
 use crate::flow::survey::{self, SurveyedSource};
 use crate::flow::{FlowError, StreamOptions};
 use crate::model::{Oid, TableName, quote_ident};
@@ -68,7 +69,7 @@ pub(super) async fn source(
 }
 
 /// The stream as it reads in this way.
-fn in_way(options: &StreamOptions, way: Option<Way>) -> StreamOptions {
+pub(super) fn in_way(options: &StreamOptions, way: Option<Way>) -> StreamOptions {
     let mut options = options.clone();
     match way {
         Some(Way::Triggers) => options.capture.asked = Asked::Trigger,
@@ -158,7 +159,9 @@ pub(super) async fn target(
     server: &ServerFacts,
     options: &StreamOptions,
 ) -> Result<Vec<Check>, FlowError> {
-    let surveyed = survey::target_tables(source, session, options).await?;
+    let options = &survey::in_its_way(source, options).await?;
+    let sources = survey::source_tables(source, options).await?;
+    let surveyed = survey::target_tables((source, session), options, &sources).await?;
     let tables: BTreeSet<TableName> = surveyed.iter().map(|s| s.table.clone()).collect();
     let replica_role = survey::may_use_replica_role(session).await?;
     let facts = target::read(session, &tables, replica_role).await.map_err(FlowError::Target)?;
@@ -169,6 +172,11 @@ pub(super) async fn target(
     let bad = rights.iter().filter(|c| is_table(c) && c.level != Level::Ok).count();
     counted(&mut checks, &format!("target tables of {}", options.key.source), all, bad);
     checks.extend(rights.into_iter().filter(|c| !is_table(c) || c.level != Level::Ok));
+    for full in surveyed.iter().filter(|s| s.holds_rows) {
+        let reason = StopReason::TargetHoldsRows { table: full.table.clone() };
+        let hint = Remedy::note(reason.hint(&options.key.source));
+        checks.push(Check::fail(&format!("table {}", full.table), reason.to_string()).help(hint));
+    }
     for finding in surveyed.into_iter().flat_map(|s| s.findings) {
         let check = Check::fail(&format!("table {}", finding.table), finding.problem);
         checks.push(match finding.help {
@@ -176,7 +184,6 @@ pub(super) async fn target(
             None => check,
         });
     }
-    let sources = survey::source_tables(source, options).await?;
     let needed = target::needed(source, &oids(&sources)).await.map_err(FlowError::Source)?;
     let there = target::there(session, &needed).await.map_err(FlowError::Target)?;
     checks.extend(target::judge_extensions(&needed, &there));
@@ -184,7 +191,8 @@ pub(super) async fn target(
 }
 
 fn oids(sources: &[SurveyedSource]) -> Vec<Oid> {
-    sources.iter().filter_map(|s| s.definition.as_ref()).map(|d| d.table.oid).collect()
+    let taken = sources.iter().filter(|s| !s.is_left_out());
+    taken.filter_map(|s| s.definition.as_ref()).map(|d| d.table.oid).collect()
 }
 
 /// Every selected table as a repack's pre-flight sees it, and what of the server only a repack minds.

@@ -6,7 +6,7 @@ use crate::capture::{publish, setup};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::queues;
-use crate::flow::start::{SlotFacts, SystemFacts};
+use crate::flow::start::{SlotFacts, SlotPlace, SystemFacts};
 use crate::model::Lsn;
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{PgError, Session};
@@ -73,17 +73,17 @@ pub(crate) async fn read_place(
     }
 }
 
-/// Reads the slot called `name`; `None` when it does not exist.
+/// Reads the slot of the server that is called `name`, whosever it is; `None` when it does not exist.
 pub(crate) async fn read_slot(source: &Session, name: &str) -> Result<Option<SlotRow>, FlowError> {
     let version = source.server_version();
     let invalid = if version >= 170_000 { "invalidation_reason IS NOT NULL" } else { "false" };
     let synced = if version >= 170_000 { "synced OR failover" } else { "false" };
     let sql = format!(
-        "SELECT plugin::text, database = current_database(), active_pid, coalesce(confirmed_flush_lsn, '0/0')::text, \
+        "SELECT plugin::text, nullif(database, current_database())::text, active_pid, coalesce(confirmed_flush_lsn, '0/0')::text, \
          coalesce(wal_status = 'lost', false) OR {invalid}, {synced}, wal_status, safe_wal_size, \
-         greatest(0, pg_wal_lsn_diff(w.e, restart_lsn))::int8, w.e::text \
+         greatest(0, pg_wal_lsn_diff(w.e, restart_lsn))::int8, w.e::text, slot_type = 'physical' \
          FROM pg_replication_slots, (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) AS w(e) \
-         WHERE slot_name = $1 AND slot_type = 'logical'"
+         WHERE slot_name = $1"
     );
     let row = source.query_opt(&sql, &[&name]).await.map_err(source_error)?;
     let Some(row) = row else { return Ok(None) };
@@ -93,7 +93,11 @@ pub(crate) async fn read_slot(source: &Session, name: &str) -> Result<Option<Slo
         Ok(SlotRow {
             facts: SlotFacts {
                 plugin: row.try_get::<_, Option<String>>(0)?.unwrap_or_default(),
-                same_database: row.try_get::<_, Option<bool>>(1)?.unwrap_or(false),
+                place: match (row.try_get(10)?, row.try_get(1)?) {
+                    (true, _) => SlotPlace::Physical,
+                    (false, Some(database)) => SlotPlace::Elsewhere(database),
+                    (false, None) => SlotPlace::Here,
+                },
                 active_pid: row.try_get(2)?,
                 confirmed: confirmed.parse().unwrap_or_default(),
                 lost: row.try_get(4)?,

@@ -9,6 +9,7 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::Preparation;
+use crate::flow::start::SlotPlace;
 use crate::flow::work::TableWork;
 use crate::model::{Events, TableName};
 use crate::pg::Session;
@@ -22,16 +23,22 @@ pub(crate) async fn decided(options: &StreamOptions, source: &Session) -> Result
     if capture.asked == Asked::Trigger {
         return Ok(Some(Way::Triggers));
     }
-    if let Some(slot) = facts::read_slot(source, &options.slot()).await? {
+    let slot = facts::read_slot(source, &options.slot()).await?.map(|slot| slot.facts);
+    let configured = Way::Slot(capture.plugin.unwrap_or_default());
+    match slot {
         // With a slot of another plugin than the configured one, `start` stops.
-        let plugin = capture.plugin.or_else(|| Plugin::from_name(&slot.facts.plugin));
-        return Ok(Some(Way::Slot(plugin.unwrap_or_default())));
+        Some(slot) if slot.place == SlotPlace::Here => {
+            let plugin = capture.plugin.or_else(|| Plugin::from_name(&slot.plugin));
+            Ok(Some(Way::Slot(plugin.unwrap_or_default())))
+        }
+        _ if capture.asked == Asked::Slot => Ok(Some(configured)),
+        _ if stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)? => {
+            Ok(Some(Way::Triggers))
+        }
+        // The name is taken: `start` says by whom, and nobody finds himself reading triggers for it.
+        Some(_) => Ok(Some(configured)),
+        None => Ok(None),
     }
-    if capture.asked == Asked::Slot {
-        return Ok(Some(Way::Slot(capture.plugin.unwrap_or_default())));
-    }
-    let by_triggers = stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)?;
-    Ok(by_triggers.then_some(Way::Triggers))
 }
 
 /// How to read: as the stream does already, as configured, or in the first way that the server lets us go.

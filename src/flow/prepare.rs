@@ -17,6 +17,7 @@ use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
+use crate::flow::queue_rights;
 use crate::flow::queue_setup;
 use crate::flow::queues;
 use crate::flow::replaced;
@@ -101,7 +102,7 @@ impl<'a> Preparation<'a> {
         (events, view): (&'a Events, &'a crate::flow::status::Board),
     ) -> Result<Self, FlowError> {
         if options.by_triggers() {
-            queue_setup::check_rights(source).await?;
+            queue_rights::check_schema(source).await?;
         }
         let slot_there = facts::read_place(source, options).await?.is_some();
         let (replication, system) = facts::connect(options, source, slot_there).await?;

@@ -1,18 +1,18 @@
-//! Queues and triggers on the source, for a stream: what keeps a table from having them, whether they are there, and how they
-//! are made and removed.
+//! Queues and triggers on the source, for a stream: whether they are there, and how they are made and removed. What keeps a table
+//! from having them is `queue_rights`.
 
 use std::time::Duration;
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
-use crate::capture::publish::{self, Condition, Finding, WantedTable};
+use crate::capture::publish::{Condition, Finding, WantedTable};
 use crate::capture::setup::{self, Captured, SetupError};
 use crate::capture::trigger::stream_ticks;
-use crate::catalog::{TableDef, TableKind, read_tables};
+use crate::catalog::{TableDef, read_tables};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::queues::{connect, source_error, storage};
 use crate::flow::work::TableWork;
-use crate::model::{Events, Oid, TableName, quote_ident};
+use crate::model::{Events, Oid, TableName};
 use crate::pg::Session;
 
 /// How often the triggers' locks are tried for before a stream begins, a few seconds each time.
@@ -20,164 +20,6 @@ const LOCK_ROUNDS: usize = 20;
 
 /// The first pause before it is tried again beside a running stream.
 const BESIDE_PAUSE: Duration = Duration::from_secs(5);
-
-/// The tables to capture, each once.
-fn captured(work: &[TableWork]) -> Vec<&TableDef> {
-    let mut tables: Vec<&TableDef> = work.iter().flat_map(storage).collect();
-    tables.sort_by_key(|t| t.oid);
-    tables.dedup_by_key(|t| t.oid);
-    tables
-}
-
-/// What a role that does not own schema `repcloud` needs there, as far as it is there.
-const SCHEMA_RIGHTS: &str = "\
-SELECT n.nspowner::regrole::text, current_user::text, pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
-       pg_catalog.has_schema_privilege(n.oid, 'CREATE'),
-       ARRAY(SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname IN ('tick', 'reads')
-                AND NOT (pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
-                     AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))),
-       ARRAY(SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'version'
-                AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')),
-       ARRAY(SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'queue_seq'
-                AND NOT pg_catalog.has_sequence_privilege(c.oid, 'USAGE'))
-  FROM pg_catalog.pg_namespace n
- WHERE n.nspname = 'repcloud' AND NOT pg_catalog.pg_has_role(n.nspowner, 'USAGE')";
-
-/// Refuses a role that may not use the schema `repcloud` of another one; nothing in it could be read.
-pub(crate) async fn check_rights(source: &Session) -> Result<(), FlowError> {
-    let Some(row) = source.query_opt(SCHEMA_RIGHTS, &[]).await.map_err(source_error)? else {
-        return Ok(setup::update_shared(source).await?);
-    };
-    let read = || -> Result<(String, Vec<String>), tokio_postgres::Error> {
-        let (owner, role): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let role = quote_ident(&role);
-        let mut grants = Vec::new();
-        if !row.try_get::<_, bool>(2)? || !row.try_get::<_, bool>(3)? {
-            grants.push(format!("GRANT USAGE, CREATE ON SCHEMA repcloud TO {role}"));
-        }
-        for (index, rights, kind) in
-            [(4, "SELECT, INSERT, UPDATE, DELETE", ""), (5, "SELECT", ""), (6, "USAGE", "SEQUENCE ")]
-        {
-            for name in row.try_get::<_, Vec<String>>(index)? {
-                grants.push(format!("GRANT {rights} ON {kind}repcloud.{name} TO {role}"));
-            }
-        }
-        Ok((owner, grants))
-    };
-    let (owner, grants) = read().map_err(source_error)?;
-    if grants.is_empty() {
-        return Ok(());
-    }
-    let problem = format!("schema repcloud belongs to {owner}, and our role may not use it");
-    let finding = Finding::of_source(problem).help(grants.join("; "));
-    Err(FlowError::refused_by_source(&[finding]))
-}
-
-/// Of a table that may be captured: our role owns it.
-type Owned = Vec<(Oid, bool)>;
-
-/// Our role and its rights on a table: owner, TRIGGER, SELECT, rows hidden by row-level security, USAGE on the schema.
-const TABLE_RIGHTS: &str = "\
-SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'TRIGGER'),
-       pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid),
-       pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), current_user::text
-  FROM pg_catalog.pg_class c WHERE c.oid = $1";
-
-/// Refuses what keeps tables from being captured.
-pub(crate) async fn check(
-    options: &StreamOptions,
-    source: &Session,
-    work: &[TableWork],
-    wanted: &[WantedTable],
-) -> Result<(), FlowError> {
-    let (_, findings) = examine(options, source, work, wanted).await?;
-    if findings.is_empty() { Ok(()) } else { Err(FlowError::refused_by_source(&findings)) }
-}
-
-/// Which tables our role owns, and everything that keeps them from being captured, with the statements that help.
-pub(crate) async fn examine(
-    options: &StreamOptions,
-    source: &Session,
-    work: &[TableWork],
-    wanted: &[WantedTable],
-) -> Result<(Owned, Vec<Finding>), FlowError> {
-    let mut findings = given(options);
-    findings.extend(publish::contradictions(wanted));
-    for table in wanted {
-        if let Some(condition) = &table.condition {
-            findings.extend(setup::check_immutable(source, &table.table.name, &condition.sql).await?);
-        }
-    }
-    let mut owned = Vec::new();
-    for table in captured(work) {
-        if !matches!(table.kind, TableKind::Ordinary | TableKind::Partitioned) {
-            findings.push(Finding::new(&table.name, "it is not a table, and has no changes of its own"));
-            continue;
-        }
-        owned.push((table.oid, examine_rights(source, table, &mut findings).await?));
-        if is_taken(source, table.oid).await? {
-            let problem = "a repack has its triggers on it; start again when that has ended";
-            findings.push(Finding::new(&table.name, problem));
-        }
-    }
-    Ok((owned, findings))
-}
-
-/// Whether our role owns the table; what it lacks otherwise goes into `findings`.
-async fn examine_rights(
-    source: &Session,
-    table: &TableDef,
-    findings: &mut Vec<Finding>,
-) -> Result<bool, FlowError> {
-    let row = source.query_one(TABLE_RIGHTS, &[&table.oid]).await.map_err(source_error)?;
-    let right = |index: usize| row.try_get::<_, bool>(index).map_err(source_error);
-    let role = quote_ident(row.try_get(5).map_err(source_error)?);
-    let name = &table.name;
-    let schema = quote_ident(&name.schema);
-    for (missing, problem, help) in [
-        (!right(4)?, "our role may not use its schema", format!("GRANT USAGE ON SCHEMA {schema} TO {role}")),
-        (!right(1)?, "our role lacks the right TRIGGER on it", format!("GRANT TRIGGER ON {name} TO {role}")),
-        (!right(2)?, "our role lacks the right SELECT on it", format!("GRANT SELECT ON {name} TO {role}")),
-        (right(3)?, "row-level security hides rows from our role", format!("ALTER ROLE {role} BYPASSRLS")),
-        (
-            table.persistence == 'u',
-            "it is UNLOGGED: a crash of the source would empty it and its queue, and not the target",
-            format!("ALTER TABLE {name} SET LOGGED"),
-        ),
-    ] {
-        if missing {
-            findings.push(Finding::new(name, problem).help(help));
-        }
-    }
-    right(0)
-}
-
-fn given(options: &StreamOptions) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (key, is_given) in
-        [("slot_name", options.slot_name.is_some()), ("publication", options.publication.is_some())]
-    {
-        if is_given {
-            findings.push(Finding::of_source(format!(
-                "{key} is configured, and triggers use none; take it away"
-            )));
-        }
-    }
-    findings
-}
-
-/// The table has a queue that no stream reads.
-async fn is_taken(source: &Session, table: Oid) -> Result<bool, FlowError> {
-    if !setup::read_queue(source, table).await?.queue {
-        return Ok(false);
-    }
-    if !setup::is_there(source, "repcloud.reads").await? {
-        return Ok(true);
-    }
-    let sql = "SELECT NOT EXISTS (SELECT FROM repcloud.reads WHERE queue = $1)";
-    let row = source.query_one(sql, &[&table]).await.map_err(source_error)?;
-    row.try_get(0).map_err(source_error)
-}
 
 /// The tables of `work` whose writes are not all queued for us yet.
 pub(crate) async fn unsubscribed<'w>(
@@ -292,6 +134,7 @@ pub(crate) async fn subscribe(
     events: &Events,
 ) -> Result<(), FlowError> {
     checkpoint::ensure_schema(source).await?;
+    setup::make_shared(source).await?;
     let mut made = 0;
     for work in work {
         let mut rounds = 1..LOCK_ROUNDS;

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use crate::apply::checkpoint::{self, TableState};
 use crate::capture::publish::WantedTable;
+use crate::capture::setup;
 use crate::capture::trigger::StreamTable;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::first_rows::FirstRows;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::Preparation;
+use crate::flow::queue_rights;
 use crate::flow::queue_setup;
 use crate::flow::queues;
 use crate::flow::work::TableWork;
@@ -58,9 +60,10 @@ impl Preparation<'_> {
     /// What stands in the way of triggers; `true`: every table has them.
     pub(crate) async fn check_queues(&self) -> Result<bool, FlowError> {
         let (options, source) = (self.options, self.source);
-        queue_setup::check(options, source, &self.work, &self.wanted).await?;
+        queue_rights::check(options, source, &self.work, &self.wanted).await?;
         let missing = queue_setup::unsubscribed(options, source, &self.work, &self.wanted).await?;
-        Ok(missing.is_empty())
+        // What queues share is there before the first of them, which a wildcard may find later.
+        Ok(missing.is_empty() && setup::shared_is_there(source).await?)
     }
 
     /// What is read of the queues; nothing with a slot.

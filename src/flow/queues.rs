@@ -17,14 +17,14 @@ use crate::capture::trigger::{QueueTable, StreamReader, StreamTable};
 use crate::capture::{CaptureError, Written};
 use crate::catalog::{TableDef, read_tables};
 use crate::flow::error::FlowError;
-use crate::flow::facts::SlotRow;
+use crate::flow::facts::{self, SlotRow};
 use crate::flow::first_rows::FirstRows;
 use crate::flow::followed;
 use crate::flow::options::StreamOptions;
 use crate::flow::pipeline::BATCH_CHANGES;
 use crate::flow::queue_setup::{condition, is_followed, oids};
 use crate::flow::slot::HeldSnapshot;
-use crate::flow::start::{SlotFacts, SystemFacts};
+use crate::flow::start::{SlotFacts, SlotPlace, SystemFacts};
 use crate::flow::work::TableWork;
 use crate::model::{Events, Lsn, Oid, ReplicaIdentity};
 use crate::pg::{self, Session};
@@ -80,7 +80,7 @@ pub(crate) async fn read_standing(
     Ok(Some(SlotRow {
         facts: SlotFacts {
             plugin: PLUGIN.to_owned(),
-            same_database: true,
+            place: SlotPlace::Here,
             active_pid: None,
             confirmed: Lsn(standing.first),
             lost: false,
@@ -140,9 +140,8 @@ pub(crate) async fn refuse_change_of_capture(
     if stream_ticks::reads_any(source, &options.slot()).await.map_err(FlowError::Source)? {
         return Ok(());
     }
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1)";
-    let row = source.query_one(sql, &[&options.slot()]).await.map_err(source_error)?;
-    if !row.try_get::<_, bool>(0).map_err(source_error)? {
+    let slot = facts::read_slot(source, &options.slot()).await?;
+    if slot.is_none_or(|slot| slot.facts.place != SlotPlace::Here) {
         return Ok(());
     }
     let (slot, name) = (options.slot(), &options.key.source);

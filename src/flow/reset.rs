@@ -14,7 +14,7 @@ use crate::flow::plugin;
 use crate::flow::queue_setup;
 use crate::flow::queues;
 use crate::flow::resolve::{self, Configured, configured};
-use crate::flow::start::{SlotFacts, StopReason, SystemFacts};
+use crate::flow::start::{SlotFacts, SlotPlace, StopReason, SystemFacts};
 use crate::flow::stream::{connect_source, connect_target};
 use crate::model::{Events, Lsn, TableName};
 use crate::pg::Session;
@@ -104,7 +104,8 @@ impl<'a> Reset<'a> {
             let system = facts::read_system(&mut replication).await?;
             (system, facts::read_slot(&source, &options.slot()).await?)
         };
-        let slot = slot.map(|s| s.facts);
+        // Another database's is none of this stream's.
+        let slot = slot.map(|s| s.facts).filter(|s| s.place == SlotPlace::Here);
         let checkpoint = checkpoint::read(&target, &options.key).await?;
         let mut this =
             Reset { options, scope, events, source, target, checkpoint, slot, system, tables: Vec::new() };

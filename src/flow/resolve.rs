@@ -1,11 +1,12 @@
 //! The tables that the entries of a stream name.
 
 use crate::apply::route::Delivery;
-use crate::capture::publish::{self, Finding};
+use crate::capture::publish::{self, Finding, WantedTable};
 use crate::capture::setup::{self, TableRequest};
 use crate::catalog::{TableKind, list_tables};
 use crate::flow::error::FlowError;
 use crate::flow::options::{EntryOptions, StreamOptions};
+use crate::flow::{plugin, queue_rights};
 use crate::model::{TableName, TablePattern, quote_ident};
 use crate::pg::Session;
 
@@ -45,7 +46,8 @@ pub(crate) async fn configured<'a>(
     Ok(tables)
 }
 
-/// What keeps each of the tables from being published; the number of queries does not depend on their number.
+/// What keeps each of the tables from being published or, by triggers, from being captured; the number of queries does not depend on
+/// their number.
 pub(crate) async fn refusals(
     source: &Session,
     options: &StreamOptions,
@@ -53,27 +55,49 @@ pub(crate) async fn refusals(
     requests: &[TableRequest],
 ) -> Result<Vec<(TableName, Vec<Finding>)>, FlowError> {
     let (wanted, findings) = setup::read_wanted(source, requests).await?;
-    let server = setup::read_source(source).await?;
-    let facts = setup::read_table_facts(source, &wanted).await?;
-    let publication = options.default_name();
+    let hindrances = match options.by_triggers() {
+        true => queue_rights::refusals(source, &wanted).await?,
+        false => unpublishable(source, options, &wanted).await?,
+    };
     let refused = |name: &TableName| -> Vec<Finding> {
         let Some(table) = wanted.iter().find(|w| w.table.name == *name) else {
             return findings.iter().filter(|f| f.table.as_ref() == Some(name)).cloned().collect();
         };
-        let mut found = publish::plan(&publication, &server, &facts, std::slice::from_ref(table), &[])
-            .err()
-            .unwrap_or_default();
-        let stamp = &entry.deleted_column;
-        if entry.delivery == Delivery::LogDel && table.table.column(stamp).is_some() {
-            let problem = format!("it has a column {} of its own, where logdel writes", quote_ident(stamp));
-            found.push(Finding::new(name, problem + "; choose another deleted_column in an entry for it"));
-        }
+        let its = hindrances.iter().filter(|(of, _)| of == name);
+        let mut found: Vec<Finding> = its.flat_map(|(_, findings)| findings.clone()).collect();
+        found.extend(stamp_in_use(entry, table));
         found
     };
     Ok(requests.iter().map(|r| (r.name.clone(), refused(&r.name))).collect())
 }
 
-/// `schema.*` leaves the table out: the mode cannot take it.
+/// What keeps each of the tables from being published.
+async fn unpublishable(
+    source: &Session,
+    options: &StreamOptions,
+    wanted: &[WantedTable],
+) -> Result<Vec<(TableName, Vec<Finding>)>, FlowError> {
+    let server = setup::read_source(source).await?;
+    let facts = setup::read_table_facts(source, wanted).await?;
+    let publication = options.default_name();
+    let of = |table: &WantedTable| {
+        publish::plan(&publication, &server, &facts, std::slice::from_ref(table), &[])
+            .err()
+            .unwrap_or_default()
+    };
+    Ok(wanted.iter().map(|table| (table.table.name.clone(), of(table))).collect())
+}
+
+/// The table has a column of its own where logdel would write.
+pub(crate) fn stamp_in_use(entry: &EntryOptions, table: &WantedTable) -> Option<Finding> {
+    let stamp = &entry.deleted_column;
+    (entry.delivery == Delivery::LogDel && table.table.column(stamp).is_some()).then(|| {
+        let problem = format!("it has a column {} of its own, where logdel writes", quote_ident(stamp));
+        Finding::new(&table.table.name, problem + "; choose another deleted_column in an entry for it")
+    })
+}
+
+/// `schema.*` leaves the table out: the stream, in the way in which it reads, cannot take it.
 pub(crate) async fn leaves_out(
     source: &Session,
     options: &StreamOptions,
@@ -81,7 +105,8 @@ pub(crate) async fn leaves_out(
     table: &TableName,
 ) -> Result<bool, FlowError> {
     let request = TableRequest { condition: None, ..request(entry, table.clone()) };
-    let refused = refusals(source, options, entry, &[request]).await?;
+    let options = plugin::as_it_reads(options, source).await?;
+    let refused = refusals(source, &options, entry, &[request]).await?;
     Ok(refused.iter().any(|(_, findings)| !findings.is_empty()))
 }
 

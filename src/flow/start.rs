@@ -9,6 +9,7 @@
 //! under a younger snapshot (of a temporary slot); the stream skips this table's changes up to that point. A table
 //! that joins later takes the same way.
 
+pub use crate::flow::stop_reason::StopReason;
 use crate::model::{Lsn, TableName};
 
 /// The source's identity (IDENTIFY_SYSTEM) and where its timelines forked.
@@ -27,8 +28,8 @@ pub struct SystemFacts {
 pub struct SlotFacts {
     /// Output plugin.
     pub plugin: String,
-    /// It belongs to the source's database.
-    pub same_database: bool,
+    /// Whether it can be a stream's of this source at all.
+    pub place: SlotPlace,
     /// The walsender that uses it.
     pub active_pid: Option<i32>,
     /// `confirmed_flush_lsn`.
@@ -37,6 +38,17 @@ pub struct SlotFacts {
     pub lost: bool,
     /// It was synchronised from a primary (PostgreSQL 17), and so survives a failover.
     pub synced: bool,
+}
+
+/// Of what a slot is. Names of slots are a server's, and logical ones read one database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlotPlace {
+    /// Of the source's database.
+    Here,
+    /// Of this other database of the server.
+    Elsewhere(String),
+    /// Of a standby or an archive: no changes of rows are to be had from it.
+    Physical,
 }
 
 /// How far the set-up of the stream has come.
@@ -153,147 +165,6 @@ pub enum Step {
     Stop(StopReason),
 }
 
-/// Why a stream does not start, with the choices.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StopReason {
-    /// A slot of our name that we did not make.
-    #[error(
-        "slot \"{slot}\" exists on the source but the target knows nothing of it; it belongs to another stream or to a target that was restored"
-    )]
-    SlotForeign {
-        /// Slot.
-        slot: String,
-    },
-    /// The configured slot does not exist.
-    #[error("slot \"{slot}\", which the configuration names, does not exist on the source")]
-    GivenSlotMissing {
-        /// Slot.
-        slot: String,
-    },
-    /// Our slot is gone.
-    #[error("slot \"{slot}\" is gone from the source; what was written since {applied} is not in the target")]
-    SlotMissing {
-        /// Slot.
-        slot: String,
-        /// Checkpoint.
-        applied: Lsn,
-    },
-    /// The server gave up the slot's WAL.
-    #[error(
-        "slot \"{slot}\" has lost WAL it needs (max_slot_wal_keep_size or an idle timeout); what was written since {applied} is not in the target"
-    )]
-    SlotLost {
-        /// Slot.
-        slot: String,
-        /// Checkpoint.
-        applied: Lsn,
-    },
-    /// The slot would silently forward us past changes.
-    #[error(
-        "slot \"{slot}\" is confirmed up to {confirmed}, beyond the target's position {applied}: another consumer has used it, or the target was restored from a backup; the changes between are not to be had from it"
-    )]
-    SlotAhead {
-        /// Slot.
-        slot: String,
-        /// Slot's position.
-        confirmed: Lsn,
-        /// Checkpoint.
-        applied: Lsn,
-    },
-    /// Somebody else reads it.
-    #[error("slot \"{slot}\" is in use by process {pid} of the source")]
-    SlotActive {
-        /// Slot.
-        slot: String,
-        /// Walsender.
-        pid: i32,
-    },
-    /// Another plugin or database.
-    #[error("slot \"{slot}\" is not a {plugin} slot of this database")]
-    SlotUnfit {
-        /// Slot.
-        slot: String,
-        /// Plugin we need.
-        plugin: String,
-    },
-    /// The position belongs to another slot.
-    #[error("the target's position belongs to slot \"{recorded}\", not to \"{slot}\"")]
-    SlotRenamed {
-        /// Slot now configured.
-        slot: String,
-        /// Slot of the checkpoint.
-        recorded: String,
-    },
-    /// Another cluster answers.
-    #[error("the source is another system than before (system identifier {now}, was {before})")]
-    OtherSystem {
-        /// Now.
-        now: String,
-        /// Recorded.
-        before: String,
-    },
-    /// A promotion that may have lost what we have.
-    #[error(
-        "the source is on timeline {now}, was on {before}: it was promoted or restored, and that the target's position {applied} lies in its history is not certain"
-    )]
-    OtherTimeline {
-        /// Now.
-        now: u32,
-        /// Recorded.
-        before: u32,
-        /// Checkpoint.
-        applied: Lsn,
-    },
-    /// Rows we did not write.
-    #[error("target table {table} already holds rows; it is not overwritten")]
-    TargetHoldsRows {
-        /// Table.
-        table: TableName,
-    },
-}
-
-impl StopReason {
-    /// What happened and what can be done, in one text.
-    pub(crate) fn with_hint(&self, source: &str) -> String {
-        format!("{self}; {}", self.hint(source))
-    }
-
-    /// What a person can do, as command lines and settings. `source` is the connection's name.
-    pub fn hint(&self, source: &str) -> String {
-        let reset = format!("repcloud reset --source {source}");
-        match self {
-            StopReason::SlotForeign { slot } => format!(
-                "if nothing uses it: SELECT pg_drop_replication_slot('{slot}') on the source, then start again; if the target was restored: {reset} --all --recopy"
-            ),
-            StopReason::GivenSlotMissing { slot } => {
-                format!(
-                    "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput') on the source, or remove slot_name from the configuration"
-                )
-            }
-            StopReason::SlotMissing { .. } | StopReason::SlotLost { .. } | StopReason::SlotAhead { .. } => {
-                format!(
-                    "copy everything again: {reset} --all --recopy; or accept the target as it is, without the changes between: {reset} --all --accept-target"
-                )
-            }
-            StopReason::SlotActive { pid, .. } => format!(
-                "stop the other process; if it is a left-over connection: SELECT pg_terminate_backend({pid}) on the source"
-            ),
-            StopReason::SlotUnfit { .. } => {
-                "choose another slot_name, or drop the slot on the source".to_owned()
-            }
-            StopReason::SlotRenamed { recorded, .. } => {
-                format!("set slot_name = \"{recorded}\" again, or start over: {reset} --all --recopy")
-            }
-            StopReason::OtherSystem { .. } | StopReason::OtherTimeline { .. } => format!(
-                "if it is the same data and the slot came with it: {reset} --all --accept-system; else copy everything again: {reset} --all --recopy"
-            ),
-            StopReason::TargetHoldsRows { table } => format!(
-                "keep them as first rows: copy = false; or replace them: TRUNCATE {table} on the target, or {reset} --table {table} --recopy"
-            ),
-        }
-    }
-}
-
 /// The next step from `facts`.
 pub fn next_step(facts: &Facts) -> Step {
     match &facts.checkpoint {
@@ -321,7 +192,10 @@ fn begin(facts: &Facts) -> Step {
     let slot = facts.slot_name.clone();
     match (&facts.slot, facts.slot_is_given) {
         (Some(_), false) => Step::Stop(StopReason::SlotForeign { slot }),
-        (None, true) => Step::Stop(StopReason::GivenSlotMissing { slot }),
+        (None, true) => Step::Stop(StopReason::GivenSlotMissing { slot, plugin: facts.plugin.clone() }),
+        (Some(given), true) if given.lost => {
+            Step::Stop(StopReason::GivenSlotLost { slot, plugin: facts.plugin.clone() })
+        }
         _ if !facts.published => Step::Publish,
         _ => Step::RecordIntention,
     }
@@ -335,7 +209,8 @@ fn create(facts: &Facts) -> Step {
     match &facts.slot {
         _ if !facts.published => Step::Publish,
         None if facts.slot_is_given => {
-            Step::Stop(StopReason::GivenSlotMissing { slot: facts.slot_name.clone() })
+            let (slot, plugin) = (facts.slot_name.clone(), facts.plugin.clone());
+            Step::Stop(StopReason::GivenSlotMissing { slot, plugin })
         }
         None => Step::CreateSlot,
         // Nothing has been read from it: its confirmed position is its consistent point.
@@ -388,6 +263,9 @@ fn check_slot(facts: &Facts, checkpoint: &CheckpointFacts) -> Result<Option<u32>
     let Some(slot) = &facts.slot else {
         return Err(StopReason::SlotMissing { slot: slot_name, applied });
     };
+    if let Some(reason) = foreign(facts) {
+        return Err(reason);
+    }
     if slot.lost {
         return Err(StopReason::SlotLost { slot: slot_name, applied });
     }
@@ -412,13 +290,34 @@ fn check_slot(facts: &Facts, checkpoint: &CheckpointFacts) -> Result<Option<u32>
     }
 }
 
-fn unfit(facts: &Facts) -> Option<StopReason> {
-    let slot = facts.slot.as_ref()?;
-    let name = facts.slot_name.clone();
-    if slot.plugin != facts.plugin || !slot.same_database {
-        return Some(StopReason::SlotUnfit { slot: name, plugin: facts.plugin.clone() });
+/// The slot called `name`, which the configuration names or not, can be no stream's of this source.
+pub(crate) fn not_ours(name: &str, given: bool, found: &SlotFacts) -> Option<StopReason> {
+    let slot = name.to_owned();
+    match &found.place {
+        SlotPlace::Here => None,
+        SlotPlace::Elsewhere(database) => {
+            Some(StopReason::SlotElsewhere { slot, database: database.clone(), given })
+        }
+        SlotPlace::Physical => Some(StopReason::SlotPhysical { slot, given }),
     }
-    slot.active_pid.map(|pid| StopReason::SlotActive { slot: name, pid })
+}
+
+/// The slot of our name cannot be this stream's.
+fn foreign(facts: &Facts) -> Option<StopReason> {
+    let found = facts.slot.as_ref()?;
+    let other_plugin = || {
+        let (slot, plugin) = (facts.slot_name.clone(), facts.plugin.clone());
+        (found.plugin != plugin).then(|| StopReason::SlotUnfit { slot, found: found.plugin.clone(), plugin })
+    };
+    not_ours(&facts.slot_name, facts.slot_is_given, found).or_else(other_plugin)
+}
+
+fn unfit(facts: &Facts) -> Option<StopReason> {
+    let active = || {
+        let pid = facts.slot.as_ref()?.active_pid?;
+        Some(StopReason::SlotActive { slot: facts.slot_name.clone(), pid })
+    };
+    foreign(facts).or_else(active)
 }
 
 fn holds_rows(facts: &Facts) -> Option<StopReason> {

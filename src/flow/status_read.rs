@@ -12,6 +12,7 @@ use crate::flow::facts::{self, SlotRow};
 use crate::flow::monitor::CAUGHT_UP_BYTES;
 use crate::flow::options::StreamOptions;
 use crate::flow::plugin;
+use crate::flow::start;
 use crate::flow::view::{StreamState, StreamView, TableView};
 use crate::model::{Lsn, TablePattern};
 use crate::pg::{self, ConnectOptions};
@@ -54,7 +55,14 @@ async fn limited<T>(
 async fn read_slot(options: &StreamOptions) -> Result<Option<SlotRow>, FlowError> {
     let source = pg::connect(&options.source).await.map_err(FlowError::Source)?;
     let options = plugin::as_it_reads(options, &source).await?;
-    facts::read_place(&source, &options).await
+    match facts::read_place(&source, &options).await? {
+        // Its figures are another's.
+        Some(slot) => match start::not_ours(&options.slot(), options.slot_name.is_some(), &slot.facts) {
+            Some(reason) => Err(FlowError::Stopped(reason)),
+            None => Ok(Some(slot)),
+        },
+        None => Ok(None),
+    }
 }
 
 async fn read_target(options: &StreamOptions) -> Result<TargetState, FlowError> {

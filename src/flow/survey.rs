@@ -1,17 +1,19 @@
 //! What stands in the way of a stream, table by table, for somebody who asks before it is started. Nothing is changed.
 
-use crate::capture::auto::Way;
+use crate::apply::checkpoint;
+use crate::capture::auto::{Asked, Way};
 use crate::capture::publish::{self, Finding, WantedTable};
 use crate::capture::reading::Plugin;
 use crate::capture::setup;
 use crate::capture::setup::TableRequest;
 use crate::catalog::{TableDef, read_table};
+use crate::copy::target::rows_exist;
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::resolve::{self, Configured};
 use crate::flow::work::{self, TableWork, TargetFinding};
-use crate::flow::{casts, facts, plugin, queue_setup, queues};
-use crate::model::TableName;
+use crate::flow::{casts, facts, plugin, queue_rights, queues};
+use crate::model::{Events, RetryAdvice, TableName};
 use crate::pg::Session;
 
 /// A source table of a stream.
@@ -80,6 +82,7 @@ pub async fn source_tables(
         if options.plugin() == Plugin::Wal2json && request.condition.is_some() {
             findings.push(Finding::new(&request.name, plugin::CONDITION));
         }
+        findings.extend(left_out_for_its_stamp(configured, definition));
         surveyed.push(SurveyedSource {
             table: request.name.clone(),
             definition: definition.cloned(),
@@ -89,6 +92,12 @@ pub async fn source_tables(
         });
     }
     Ok(surveyed)
+}
+
+/// A wildcard leaves it out; one that is named is judged with its target table.
+fn left_out_for_its_stamp(configured: &Configured<'_>, definition: Option<&WantedTable>) -> Option<Finding> {
+    let definition = definition.filter(|_| !configured.entry.names(&configured.source))?;
+    resolve::stamp_in_use(configured.entry, definition)
 }
 
 /// The source tables of a stream by triggers: no publication, no replica identity and no ownership is asked for.
@@ -113,7 +122,7 @@ async fn captured_tables(
                     target: configured.target.clone(),
                     entry: configured.entry.clone(),
                 };
-                let (owned, findings) = queue_setup::examine(
+                let (owned, findings) = queue_rights::examine(
                     options,
                     source,
                     std::slice::from_ref(&work),
@@ -122,7 +131,7 @@ async fn captured_tables(
                 .await?;
                 let is_not = |t: &&TableDef| owned.iter().any(|(oid, owned)| *oid == t.oid && !owned);
                 not_owned.extend(wanted.storage().iter().filter(is_not).cloned());
-                findings
+                findings.into_iter().chain(left_out_for_its_stamp(configured, definition)).collect()
             }
         };
         surveyed.push(SurveyedSource {
@@ -136,6 +145,27 @@ async fn captured_tables(
     Ok(surveyed)
 }
 
+impl SurveyedSource {
+    /// A wildcard passes over it, so that nothing is asked of the target for it.
+    pub fn is_left_out(&self) -> bool {
+        self.by_wildcard && self.findings.iter().any(|finding| finding.table.is_some())
+    }
+}
+
+/// The stream as it reads, or would read if it began now.
+pub async fn in_its_way(source: &Session, options: &StreamOptions) -> Result<StreamOptions, FlowError> {
+    let silent = Events::new(|_| ());
+    let mut options = options.clone();
+    match plugin::choose(&options, source, &silent).await {
+        Ok(Way::Slot(plugin)) => options.capture.plugin = Some(plugin),
+        Ok(Way::Triggers) => options.capture.asked = Asked::Trigger,
+        // That it can go no way is told where the source is looked at.
+        Err(FlowError::Refused(_)) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(options)
+}
+
 /// A target table of a stream.
 #[derive(Debug, Clone)]
 pub struct SurveyedTarget {
@@ -145,17 +175,26 @@ pub struct SurveyedTarget {
     pub exists: bool,
     /// What keeps changes from being written.
     pub findings: Vec<TargetFinding>,
+    /// Its first copy would be refused: rows are there that nobody knows of.
+    pub holds_rows: bool,
 }
 
-/// The target tables of a stream. Tables that the source does not have are left out: they are told there.
+/// The target tables of a stream. Tables that the source does not have, that its wildcards leave out (`sources`) and that drop-table
+/// took out are left out.
 pub async fn target_tables(
-    source: &Session,
-    target: &Session,
+    (source, target): (&Session, &Session),
     options: &StreamOptions,
+    sources: &[SurveyedSource],
 ) -> Result<Vec<SurveyedTarget>, FlowError> {
     let replica_role = facts::may_use_replica_role(target).await?;
+    let Recorded { known, dropped } = recorded(target, options).await?;
     let mut surveyed = Vec::new();
     for configured in resolve::configured(source, options).await? {
+        let its = sources.iter().find(|s| s.table == configured.source);
+        let was_dropped = dropped.contains(&configured.target.to_string());
+        if its.is_some_and(|s| s.is_left_out() || s.by_wildcard && was_dropped) {
+            continue;
+        }
         let Some(mut work) = table_work(source, &configured).await? else { continue };
         if options.by_triggers() {
             queues::knows_whole_rows(&mut work);
@@ -165,9 +204,48 @@ pub async fn target_tables(
             Some(there) => findings(target, &work, there, replica_role).await?,
             None => Vec::new(),
         };
-        surveyed.push(SurveyedTarget { table: work.target, exists: there.is_some(), findings });
+        let is_new = |known: &Vec<String>| work.entry.copy && !known.contains(&work.target.to_string());
+        let is_new = known.as_ref().is_some_and(is_new);
+        let holds_rows = is_new && there.is_some() && holds_rows(target, &work.target).await?;
+        surveyed.push(SurveyedTarget { table: work.target, exists: there.is_some(), findings, holds_rows });
     }
     Ok(surveyed)
+}
+
+/// What the target remembers of a stream.
+#[derive(Default)]
+struct Recorded {
+    /// The target tables of which something is recorded; `None` where our role may not look.
+    known: Option<Vec<String>>,
+    /// Those that drop-table took out.
+    dropped: Vec<String>,
+}
+
+async fn recorded(target: &Session, options: &StreamOptions) -> Result<Recorded, FlowError> {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+           AND pg_catalog.has_table_privilege(c.oid, 'SELECT')) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'repcloud' AND c.relname IN ('version', 'table_state', 'dropped')";
+    let failed = |error: tokio_postgres::Error| FlowError::Target(error.into());
+    let row = target.query_one(sql, &[]).await.map_err(failed)?;
+    let (there, readable): (i64, i64) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    if there == 0 {
+        return Ok(Recorded { known: Some(Vec::new()), dropped: Vec::new() });
+    }
+    if readable < there {
+        return Ok(Recorded::default());
+    }
+    let records = checkpoint::read_tables(target, &options.key).await?;
+    let known = records.into_iter().map(|record| record.target_table).collect();
+    Ok(Recorded { known: Some(known), dropped: checkpoint::read_dropped(target, &options.key).await? })
+}
+
+/// False where our role may not look, which its rights on the table tell.
+async fn holds_rows(target: &Session, table: &TableName) -> Result<bool, FlowError> {
+    match rows_exist(target, table).await {
+        Err(error) if error.advice() == RetryAdvice::Stop => Ok(false),
+        rows => Ok(rows?),
+    }
 }
 
 async fn findings(

@@ -290,6 +290,17 @@ pub(crate) const TRIGGERS: &[Case] = &[
     },
     Case {
         keys: TRIGGER,
+        source: &[
+            TABLE,
+            OURS,
+            "CREATE FUNCTION {s}.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER \"!A \"\"trigger\"\"\" AFTER INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION {s}.f()",
+        ],
+        shapes: &["ALTER TRIGGER ? ON * RENAME TO ?"],
+        ..GOOD
+    },
+    Case {
+        keys: TRIGGER,
         source: &[TABLE, "ALTER TABLE {t} OWNER TO {owner}", "GRANT SELECT, TRIGGER ON {t} TO {role}"],
         check: "replicated writes",
         shapes: &["GRANT ? TO ?"],

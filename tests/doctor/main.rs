@@ -8,4 +8,5 @@ mod bundle;
 mod cases;
 mod patient;
 mod remedies;
+mod streams;
 mod work;

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use repcloud::apply::progress::{Flush, Progress};
 use repcloud::flow::start::{
-    CheckpointFacts, Facts, Phase, SlotFacts, Step, SystemFacts, TableFact, next_step,
+    CheckpointFacts, Facts, Phase, SlotFacts, SlotPlace, Step, SystemFacts, TableFact, next_step,
 };
 use repcloud::model::{Lsn, TableName};
 
@@ -101,7 +101,7 @@ impl World {
             slot_is_given: false,
             slot: self.slot.map(|confirmed| SlotFacts {
                 plugin: "pgoutput".into(),
-                same_database: true,
+                place: SlotPlace::Here,
                 active_pid: None,
                 confirmed,
                 lost: false,

@@ -162,7 +162,7 @@ pub async fn owns(client: &Client, table: Oid) -> Result<bool, SetupError> {
 }
 
 /// Makes what all queues share, where it is missing: a role that may use it need not be able to make it.
-async fn make_shared(client: &Client) -> Result<(), SetupError> {
+pub async fn make_shared(client: &Client) -> Result<(), SetupError> {
     const WHAT: &str = "making what all queues share";
     for (name, sql) in SHARED {
         if !is_there(client, name).await? {
@@ -170,6 +170,16 @@ async fn make_shared(client: &Client) -> Result<(), SetupError> {
         }
     }
     Ok(())
+}
+
+/// Everything is there that queues share.
+pub async fn shared_is_there(client: &Client) -> Result<bool, SetupError> {
+    for (name, _) in SHARED {
+        if !is_there(client, name).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Enters `consumer` as a reader of the queue of `table`, and makes it where it is missing; `true`: it was. When it returns, every write of a

@@ -3,7 +3,7 @@
 use crate::model::{Oid, quote_ident};
 
 /// The trigger of rows. Triggers fire by name, and `!` comes before every letter: a trigger of the application that
-/// changes a row again is queued after the change it reacts to.
+/// changes a row again is queued after the change it reacts to. One whose name comes before it is refused.
 pub const ROW_TRIGGER: &str = "!repcloud_row";
 /// The trigger of TRUNCATE.
 pub const TRUNCATE_TRIGGER: &str = "!repcloud_truncate";
@@ -50,6 +50,40 @@ const PINNED: &str = "SET search_path = pg_catalog, pg_temp SET \"DateStyle\" = 
      SET \"TimeZone\" = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' \
      SET xmlbinary = 'base64' SET quote_all_identifiers = off";
 
+const BEHIND_VARIABLES: &str = "DECLARE again boolean; image text; ours bigint; place bigint; q record;";
+
+/// Puts what was queued too early behind the change it follows.
+///
+/// A statement changes all its rows before the triggers of any of them fire. So a trigger that fires for one of its rows may change
+/// another one again, and that is queued before our trigger has fired for the other one. Then the row after our change has an xmax, is
+/// not there any more, and the chain of changes that begins with its image stands in the queue already: it gets new numbers.
+fn behind(queue: &str, sequence: &str) -> String {
+    format!(
+        "IF NEW.xmax <> '0' THEN \
+           again := true; \
+           IF pg_catalog.has_table_privilege(TG_RELID, 'SELECT') THEN \
+             EXECUTE pg_catalog.format('SELECT NOT EXISTS (SELECT FROM ONLY %s WHERE ctid = $1)', TG_RELID::pg_catalog.regclass) \
+                INTO again USING NEW.ctid; \
+           END IF; \
+           IF again THEN \
+             image := pg_catalog.format('%s', NEW); \
+             ours := pg_catalog.currval('{sequence}'); \
+             FOR q IN SELECT k.seq, k.xid, k.old FROM {queue} AS k WHERE k.seq < ours ORDER BY k.seq DESC LOOP \
+               IF q.old = image AND q.xid = pg_catalog.pg_current_xact_id() THEN place := q.seq; EXIT; END IF; \
+             END LOOP; \
+             FOR q IN SELECT k.seq, k.old, k.new FROM {queue} AS k \
+               WHERE k.seq >= place AND k.seq < ours AND k.xid = pg_catalog.pg_current_xact_id() ORDER BY k.seq LOOP \
+               IF q.old = image THEN \
+                 UPDATE {queue} AS k SET seq = pg_catalog.nextval('{sequence}') WHERE k.seq = q.seq; \
+                 image := q.new; \
+                 EXIT WHEN image IS NULL; \
+               END IF; \
+             END LOOP; \
+           END IF; \
+         END IF;"
+    )
+}
+
 /// The name of the queue of the table with this oid, in schema `repcloud`.
 pub fn queue_name(table: Oid) -> String {
     format!("queue_{table}")
@@ -69,12 +103,13 @@ pub fn create(table: Oid, sql_name: &str, how: QueueKind) -> Vec<String> {
     };
     // format: by the type's output function, whatever casts there are.
     let rows = format!(
-        "IF TG_OP = 'INSERT' THEN {} ELSIF TG_OP = 'UPDATE' THEN {} ELSE {} END IF; RETURN NULL;",
+        "{BEHIND_VARIABLES} BEGIN IF TG_OP = 'INSERT' THEN {} ELSIF TG_OP = 'UPDATE' THEN {} ELSE {} RETURN NULL; END IF; {} RETURN NULL; END",
         insert(", new", "'I', pg_catalog.format('%s', NEW)"),
         insert(", old, new", "'U', pg_catalog.format('%s', OLD), pg_catalog.format('%s', NEW)"),
         insert(", old", "'D', pg_catalog.format('%s', OLD)"),
+        behind(&queue, &sequence),
     );
-    let truncate = format!("{} RETURN NULL;", insert("", "'T'"));
+    let truncate = format!("BEGIN {} RETURN NULL; END", insert("", "'T'"));
     let mut all = vec![format!(
         "CREATE {kind} {queue} (seq bigint PRIMARY KEY, xid xid8 NOT NULL, op \"char\" NOT NULL, old text, new text) \
              WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"
@@ -88,7 +123,7 @@ pub fn create(table: Oid, sql_name: &str, how: QueueKind) -> Vec<String> {
         let function = format!("{queue}_{name}()");
         all.push(format!(
             "CREATE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER {PINNED} \
-             AS $repcloud$BEGIN {body} END$repcloud$"
+             AS $repcloud${body}$repcloud$"
         ));
         // Nobody else may hang it on a table of his own.
         all.push(format!("REVOKE ALL ON FUNCTION {function} FROM PUBLIC"));

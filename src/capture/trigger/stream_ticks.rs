@@ -22,7 +22,8 @@ pub struct StreamConsumer {
     pub generation: i64,
 }
 
-/// Live columns, and our triggers with the transaction that touched each last, by table: see `layout`. $2 the tables' oids.
+/// Live columns, and our triggers, with those that fire before them, with the transaction that touched each last, by table: see `layout`.
+/// $2 the tables' oids.
 const SHAPE: &str = "coalesce((SELECT pg_catalog.jsonb_object_agg(q.oid::text, pg_catalog.jsonb_build_object('columns', \
      coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('number', a.attnum, 'name', a.attname, 'type', a.atttypid::int8, \
             'modifier', a.atttypmod, 'sql', pg_catalog.format_type(a.atttypid, a.atttypmod) || \
@@ -31,7 +32,8 @@ const SHAPE: &str = "coalesce((SELECT pg_catalog.jsonb_object_agg(q.oid::text, p
             FROM pg_catalog.pg_attribute a WHERE a.attrelid = q.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'), \
      'last', coalesce((SELECT c.relnatts FROM pg_catalog.pg_class c WHERE c.oid = q.oid), 0), \
      'triggers', coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%s %s %s', t.tgname, t.tgenabled, t.xmin), ', ' ORDER BY t.tgname) \
-            FROM pg_catalog.pg_trigger t WHERE t.tgrelid = q.oid AND t.tgname LIKE '!repcloud%'), '')))::text \
+            FROM pg_catalog.pg_trigger t WHERE t.tgrelid = q.oid \
+            AND (t.tgname LIKE '!repcloud%' OR t.tgname < '!repcloud_row' AND t.tgtype & 67 = 1)), '')))::text \
      FROM pg_catalog.unnest($2::oid[]) AS q (oid)), '{}')";
 
 /// Writes tick `number`. `snapshot`: of another session; without one it is this statement's own. The session must have
@@ -131,12 +133,17 @@ pub async fn places(client: &Client, consumer: &str) -> Result<BTreeMap<u64, Lsn
     Ok(rows.iter().map(place).collect::<Result<_, _>>()?)
 }
 
+/// True when all these tables of schema `repcloud` are there and our role may look into them.
+async fn readable(client: &Client, tables: &[&str]) -> Result<bool, PgError> {
+    let sql = "SELECT count(*) = cardinality($1::text[]) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'repcloud' AND c.relname::text = ANY ($1) AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+         AND pg_catalog.has_table_privilege(c.oid, 'SELECT')";
+    Ok(client.query_one(sql, &[&tables]).await?.try_get(0)?)
+}
+
 /// Who reads queues in this database, and how many; nobody where our role may not look.
 pub async fn readers(client: &Client) -> Result<Vec<(String, i64)>, PgError> {
-    let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = 'repcloud' AND c.relname = 'reads' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
-    if !client.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
+    if !readable(client, &["reads"]).await? {
         return Ok(Vec::new());
     }
     let sql = "SELECT consumer, count(*) FROM repcloud.reads GROUP BY 1 ORDER BY 1";
@@ -147,13 +154,13 @@ pub async fn readers(client: &Client) -> Result<Vec<(String, i64)>, PgError> {
         .collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
-/// True when `consumer` reads queues in this database.
+/// True when `consumer` reads by triggers in this database, be it that its wildcards have matched no table yet. Whoever may not look
+/// into the tables of queues reads none.
 pub async fn reads_any(client: &Client, consumer: &str) -> Result<bool, PgError> {
-    let there = "SELECT pg_catalog.to_regclass('repcloud.reads') IS NOT NULL";
-    if !client.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
+    if !readable(client, &["reads", "tick"]).await? {
         return Ok(false);
     }
-    let sql = "SELECT EXISTS (SELECT FROM repcloud.reads WHERE consumer = $1)";
+    let sql = "SELECT EXISTS (SELECT FROM repcloud.reads WHERE consumer = $1) OR EXISTS (SELECT FROM repcloud.tick WHERE consumer = $1)";
     Ok(client.query_one(sql, &[&consumer]).await?.try_get(0)?)
 }
 
