@@ -84,7 +84,7 @@ pub const TABLES: [&str; 11] = [
 ];
 
 /// The version that `schema.sql` and what follows it make.
-pub const VERSION: i32 = 5;
+pub const VERSION: i32 = 6;
 
 /// Makes schema `repcloud` in the target, or checks the one that is there. Safe to call from several processes.
 pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
@@ -101,12 +101,13 @@ pub async fn ensure_schema(client: &Client) -> Result<(), StateError> {
 }
 
 async fn ensure_schema_locked(client: &Client) -> Result<(), StateError> {
-    const STEPS: [&str; 5] = [
+    const STEPS: [&str; 6] = [
         include_str!("schema.sql"),
         include_str!("schema_2.sql"),
         include_str!("schema_3.sql"),
         include_str!("schema_4.sql"),
         include_str!("schema_5.sql"),
+        include_str!("schema_6.sql"),
     ];
     let found = schema_version(client).await?.unwrap_or(0);
     if found > VERSION {

@@ -31,6 +31,7 @@ pub mod skip;
 pub mod state_read;
 mod table_plan;
 mod table_state;
+pub mod target_relation;
 pub mod target_session;
 pub mod writers;
 

@@ -58,6 +58,8 @@ pub struct TableRecord {
     pub source_table: String,
     /// The source's relation that the rows are of; `None`: the one that bears the name when it is looked at next.
     pub source_oid: Option<Oid>,
+    /// The target's relation that the rows went into; `None`: the one that bears the name when it is looked at next.
+    pub target_oid: Option<Oid>,
     /// `dml` or `logdel`.
     pub mode: String,
     /// State.
@@ -88,7 +90,8 @@ pub async fn read_tables(client: &Client, key: &StreamKey) -> Result<Vec<TableRe
     let rows = client
         .query(
             "SELECT target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns::text, rows_copied, rows_total, error, \
-             to_jsonb(t)->>'parked_with', coalesce((to_jsonb(t)->>'parked_changes')::int8, 0), coalesce((to_jsonb(t)->>'parked_bytes')::int8, 0), (to_jsonb(t)->>'source_oid')::oid \
+             to_jsonb(t)->>'parked_with', coalesce((to_jsonb(t)->>'parked_changes')::int8, 0), coalesce((to_jsonb(t)->>'parked_bytes')::int8, 0), (to_jsonb(t)->>'source_oid')::oid, \
+             CASE WHEN (to_jsonb(t)->>'state_oid')::oid = t.tableoid THEN (to_jsonb(t)->>'target_oid')::oid END \
              FROM repcloud.table_state t WHERE source = $1 AND target = $2 ORDER BY target_table",
             &[&key.source, &key.target],
         )
@@ -115,6 +118,7 @@ pub async fn read_tables(client: &Client, key: &StreamKey) -> Result<Vec<TableRe
                 parked_changes: row.try_get(11)?,
                 parked_bytes: row.try_get(12)?,
                 source_oid: row.try_get(13)?,
+                target_oid: row.try_get(14)?,
             })
         })
         .collect()
@@ -130,11 +134,12 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
         .map_err(|e| StateError::Damaged(format!("known_columns: {e}")))?;
     client
         .execute(
-            "INSERT INTO repcloud.table_state (source, target, target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns, rows_copied, rows_total, error, source_oid) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10, $11, $12, $13) \
+            "INSERT INTO repcloud.table_state (source, target, target_table, source_table, mode, state, copied_at_lsn, made_by_us, known_columns, rows_copied, rows_total, error, source_oid, target_oid, state_oid) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10, $11, $12, $13, $14, 'repcloud.table_state'::regclass) \
              ON CONFLICT (source, target, target_table) DO UPDATE SET source_table = excluded.source_table, mode = excluded.mode, state = excluded.state, \
              copied_at_lsn = excluded.copied_at_lsn, made_by_us = excluded.made_by_us, known_columns = excluded.known_columns, \
-             rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, error = excluded.error, source_oid = excluded.source_oid, updated_at = now()",
+             rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, error = excluded.error, source_oid = excluded.source_oid, \
+             target_oid = excluded.target_oid, state_oid = excluded.state_oid, updated_at = now()",
             &[
                 &key.source,
                 &key.target,
@@ -149,6 +154,7 @@ pub async fn write_table(client: &Client, key: &StreamKey, record: &TableRecord)
                 &record.rows_total,
                 &record.error,
                 &record.source_oid,
+                &record.target_oid,
             ],
         )
         .await?;

@@ -20,8 +20,8 @@ pub use queue::{
     stream_readers, subscribe, unsubscribe, update_shared,
 };
 pub use read::{
-    TableRequest, check_immutable, read_condition, read_publications, read_source, read_table_facts,
-    read_wanted,
+    TableRequest, check_immutable, lock_holders, read_condition, read_publications, read_source,
+    read_table_facts, read_wanted,
 };
 
 /// How long and how often to try for the locks (SHARE UPDATE EXCLUSIVE on each table: it waits for VACUUM,
@@ -190,7 +190,7 @@ async fn run_bounded(
             tokio::time::sleep(pause(limits.pause, attempt)).await;
         }
     }
-    let holders = read::lock_holders(client, tables, limits.against_users).await?;
+    let holders = lock_holders(client, tables, limits.against_users).await?;
     Err(SetupError::Locked { tables: tables.to_vec(), attempts, holders })
 }
 

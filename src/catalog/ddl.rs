@@ -9,6 +9,7 @@ mod grants;
 mod indexes;
 mod objects;
 mod scan;
+mod statement;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::catalog::type_def::TypeMap;
 use crate::model::{RetryAdvice, TableName, quote_ident};
 
 pub use objects::{MadeWhenMissing, ObjectKind, Requirement};
+pub use statement::{Makes, NamedStatement};
 
 /// How the target table differs from the source's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,15 +77,6 @@ pub struct TargetDdl {
     pub after_rows: Vec<NamedStatement>,
     /// What the source has and the target does not get, with the reason.
     pub left_out: Vec<LeftOut>,
-}
-
-/// A statement that makes one index or constraint of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedStatement {
-    /// Name of what it makes, unquoted.
-    pub name: String,
-    /// The statement.
-    pub sql: String,
 }
 
 /// Something of the source's table that the target does not get.
@@ -246,13 +239,13 @@ fn checks(
                 left_out.push(LeftOut { object: object(), reason: "it needs a column that is not selected" });
             }
             'c' => {
-                let line = format!("CONSTRAINT {} {}", quote_ident(&constraint.name), constraint.definition);
+                let (name, definition) = (&constraint.name, &constraint.definition);
                 if constraint.validated {
-                    checks.inline.push(line);
+                    checks.inline.push(format!("CONSTRAINT {} {definition}", quote_ident(name)));
                 } else {
                     // In CREATE TABLE the server ignores NOT VALID, and the copied rows would be refused.
-                    let sql = format!("ALTER TABLE {} ADD {line}", options.name);
-                    checks.later.push(NamedStatement { name: constraint.name.clone(), sql });
+                    let makes = Makes::Constraint(definition.clone());
+                    checks.later.push(NamedStatement::new(&options.name, name.clone(), makes));
                 }
             }
             _ => {}

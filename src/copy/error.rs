@@ -42,6 +42,12 @@ pub enum CopyError {
         /// Source table.
         table: TableName,
     },
+    /// The source table was dropped or renamed meanwhile.
+    #[error("source table {table} has gone while it was being copied")]
+    Gone {
+        /// Source table.
+        table: TableName,
+    },
     /// The target did not store what the source sent.
     #[error(
         "{sent} rows of table {table} were sent but {stored} stored; a trigger or rule of the target table \
@@ -98,6 +104,17 @@ impl CopyError {
         matches!(self, CopyError::Server { error, .. } if error.code == Some(SqlState::INSUFFICIENT_PRIVILEGE))
     }
 
+    /// A lock was not granted in time.
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self, CopyError::Server { error, .. } if error.code == Some(SqlState::LOCK_NOT_AVAILABLE))
+    }
+
+    /// A relation that a statement named is not there.
+    pub(super) fn is_undefined(&self) -> bool {
+        const UNDEFINED: [SqlState; 2] = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME];
+        matches!(self, CopyError::Server { error, .. } if error.code.as_ref().is_some_and(|code| UNDEFINED.contains(code)))
+    }
+
     /// What the caller should do. [`RetryAdvice::Reconnect`] means here: begin the table again.
     pub fn advice(&self) -> RetryAdvice {
         match self {
@@ -105,9 +122,10 @@ impl CopyError {
             CopyError::Catalog(error) => error.advice(),
             CopyError::Stalled { .. } | CopyError::Rewritten { .. } => RetryAdvice::Reconnect,
             CopyError::Referenced { error, .. } => error.advice(),
-            CopyError::Count { .. } | CopyError::Missing { .. } | CopyError::MayNotMake { .. } => {
-                RetryAdvice::Stop
-            }
+            CopyError::Gone { .. }
+            | CopyError::Count { .. }
+            | CopyError::Missing { .. }
+            | CopyError::MayNotMake { .. } => RetryAdvice::Stop,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod error;
 pub mod format;
+pub mod indexes;
 pub mod target;
 pub mod worker;
 

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::catalog::ddl::{NamedStatement, ObjectKind, Requirement, TargetDdl};
+use crate::catalog::ddl::{ObjectKind, Requirement, TargetDdl};
 use crate::copy::error::{CopyError, server};
 use crate::model::TableName;
 use crate::sql::empty::empty;
@@ -17,7 +17,7 @@ pub enum Prepared {
 }
 
 /// Makes the target table with its schema and types, in one transaction; a table, schema or type that is there
-/// stays as it is. Its key comes with the other indexes, by [`build_indexes`]. `target` is not in a transaction.
+/// stays as it is. Its key comes with the other indexes, by [`build_indexes`](crate::copy::indexes::build_indexes). `target` is not in a transaction.
 /// Locks are waited for as the session's `lock_timeout` says.
 pub async fn prepare_table(target: &Client, ddl: &TargetDdl) -> Result<Prepared, CopyError> {
     if exists(target, ddl, Known::Table, &ddl.name.to_string()).await? {
@@ -50,38 +50,6 @@ async fn make(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
         run(target, &ddl.name, setting).await?;
     }
     Ok(())
-}
-
-/// Makes the key and the other indexes and constraints, one after the other; what is there already (from a run that
-/// was cut off) is left. The rows are there: sorting them once costs less than finding each one's place in the index.
-pub async fn build_indexes(target: &Client, ddl: &TargetDdl) -> Result<(), CopyError> {
-    for statement in ddl.key.iter().chain(&ddl.after_rows) {
-        build_index(target, &ddl.name, statement).await?;
-    }
-    Ok(())
-}
-
-/// Builds one index or constraint of `table`; false when it was there. Several may run side by side on sessions
-/// of their own, except constraints, which wait for each other's lock on the table.
-pub async fn build_index(
-    target: &Client,
-    table: &TableName,
-    statement: &NamedStatement,
-) -> Result<bool, CopyError> {
-    let what = "looking for an index on the target";
-    let query = "\
-        SELECT EXISTS (SELECT FROM pg_catalog.pg_index i \
-                         JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
-                        WHERE i.indrelid = t.oid AND ic.relname = $2::text) \
-            OR EXISTS (SELECT FROM pg_catalog.pg_constraint o \
-                        WHERE o.conrelid = t.oid AND o.conname = $2::text) \
-          FROM (SELECT $1::text::pg_catalog.regclass::oid) AS t (oid)";
-    let row =
-        target.query_one(query, &[&table.to_string(), &statement.name]).await.map_err(server(what, table))?;
-    if row.try_get(0).map_err(server(what, table))? {
-        return Ok(false);
-    }
-    run(target, table, &statement.sql).await.map(|()| true)
 }
 
 /// Lets the target's planner know the rows.
@@ -267,7 +235,7 @@ async fn exists(target: &Client, ddl: &TargetDdl, kind: Known, name: &str) -> Re
     row.try_get(0).map_err(server(what, &ddl.name))
 }
 
-async fn run(target: &Client, table: &TableName, sql: &str) -> Result<(), CopyError> {
+pub(super) async fn run(target: &Client, table: &TableName, sql: &str) -> Result<(), CopyError> {
     // `execute` takes one statement only.
     let first_line = sql.lines().next().unwrap_or_default();
     target.execute(sql, &[]).await.map(drop).map_err(server(format!("`{first_line}` on the target"), table))

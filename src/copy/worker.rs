@@ -73,8 +73,13 @@ pub async fn read_heap(client: &Client, table: &TableName) -> Result<Heap, CopyE
           FROM (SELECT pg_catalog.current_setting('block_size')::int8) AS s (page), pg_catalog.pg_class c \
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1::text AND c.relname = $2::text";
-    let row = client.query_one(query, &[&table.schema, &table.table]).await.map_err(server(what, table))?;
-    let pages: i64 = row.try_get(0).map_err(server(what, table))?;
+    let row = client.query_opt(query, &[&table.schema, &table.table]).await.map_err(server(what, table))?;
+    // What the snapshot shows may have been dropped by now: then it has no size.
+    let pages: Option<(tokio_postgres::Row, i64)> = match row {
+        Some(row) => row.try_get::<_, Option<i64>>(0).map_err(server(what, table))?.map(|pages| (row, pages)),
+        None => None,
+    };
+    let (row, pages) = pages.ok_or_else(|| CopyError::Gone { table: table.clone() })?;
     let page_bytes: i64 = row.try_get(1).map_err(server(what, table))?;
     let filenode: Option<u32> = row.try_get(2).map_err(server(what, table))?;
     Ok(Heap {
@@ -153,7 +158,11 @@ async fn lock_heap(source: &Client, spec: &CopySpec) -> Result<(), CopyError> {
         let waited_for = "a lock for reading the source table";
         CopyError::Stalled { table: spec.source.clone(), waited_for, limit: spec.stall_limit }
     })?;
-    locked.map_err(server(locking, &spec.source))?;
+    let gone = |error: CopyError| match error.is_undefined() {
+        true => CopyError::Gone { table: spec.source.clone() },
+        false => error,
+    };
+    locked.map_err(server(locking, &spec.source)).map_err(gone)?;
     // pg_relation_filenode looks at the catalog of this moment, not of the snapshot.
     let query = "SELECT pg_catalog.pg_relation_filenode($1::text::pg_catalog.regclass)::oid";
     let table = spec.source.to_string();

@@ -124,6 +124,7 @@ impl<'a> Compare<'a> {
         let dropped = checkpoint::read_dropped(&self.target, &self.options.key).await?;
         let tables = configured(&self.source, self.options).await?;
         self.find_dropped(names, &dropped, &tables);
+        let there: Vec<String> = tables.iter().map(|t| t.target.to_string()).collect();
         for table in tables {
             if !names.is_empty() && !names.contains(&table.source) && !names.contains(&table.target) {
                 continue;
@@ -176,12 +177,26 @@ impl<'a> Compare<'a> {
                 (table.entry.delivery == Delivery::LogDel).then(|| table.entry.deleted_column.clone());
             self.specs.push(spec);
         }
+        self.tell_left_over(names, records, &there);
         if names.is_empty() && self.specs.is_empty() && self.missing.is_empty() {
             let StreamKey { source, target } = &self.options.key;
             self.missing
                 .push(format!("no table of {source} → {target} can be compared: none has been copied"));
         }
         Ok(())
+    }
+
+    /// Tables of the stream that are not kept up and that no entry takes, most often because their source table is gone.
+    fn tell_left_over(&mut self, names: &[TableName], records: &[TableRecord], there: &[String]) {
+        let asked = |record: &TableRecord| {
+            names.is_empty() || names.iter().any(|name| name.to_string() == record.target_table)
+        };
+        let stands_aside = |r: &&TableRecord| matches!(r.state, TableState::NeedsCopy | TableState::Failed);
+        let left =
+            records.iter().filter(stands_aside).filter(|r| !there.contains(&r.target_table) && asked(r));
+        for record in left {
+            self.missing.extend(standing(record).map(|standing| format!("not compared: {standing}")));
+        }
     }
 
     /// A table of a whole schema of which nothing is recorded: one the mode cannot take, or one that is still to be taken in.

@@ -10,6 +10,7 @@ use crate::catalog::{TableDef, TableKind, read_table, read_tables};
 use crate::flow::error::FlowError;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
+use crate::flow::own_rights;
 use crate::flow::stream::{connect_source, connect_target};
 use crate::flow::{emptied, plugin, queue_setup};
 use crate::model::name::parse_table_name;
@@ -55,6 +56,7 @@ pub async fn drop_table(
 ) -> Result<Dropped, FlowError> {
     let target = connect_target(options).await?;
     let key = &options.key;
+    own_rights::check(&target).await?;
     checkpoint::ensure_schema(&target).await?;
     hold_stream(&target, key).await?;
     let mut records = checkpoint::read_tables(&target, key).await?;

@@ -63,6 +63,31 @@ pub enum FlowError {
         /// Source connection.
         source_name: String,
     },
+    /// A source table that is followed is not there any more.
+    #[error(
+        "source table {source_table} does not exist any more (dropped, or renamed); the rows in target table {target_table} are no longer kept up: \
+         take it out of the stream, with the stream stopped: repcloud drop-table {target_table} (--archive keeps its rows); or, once there is a source \
+         table of that name again, {}", reset_command(.source_name, .target_table, "recopy")
+    )]
+    SourceGone {
+        /// Source table.
+        source_table: String,
+        /// Target table.
+        target_table: TableName,
+        /// Source connection.
+        source_name: String,
+    },
+    /// Another relation bears the name of a target table.
+    #[error(
+        "target table {target_table} is another one than the one that its rows went into: it was dropped and made again, or another table was given its \
+         name, and rows may be missing: copy the table again, {}", reset_command(.source_name, .target_table, "recopy")
+    )]
+    Remade {
+        /// Target table.
+        target_table: TableName,
+        /// Source connection.
+        source_name: String,
+    },
     /// A person ended it before what was asked for (`--until`) was there.
     #[error(
         "stopped before its end was reached; the position is kept in the target, start it again to go on"
@@ -161,6 +186,8 @@ impl FlowError {
             | FlowError::Unfinished(_)
             | FlowError::PartitionsChanged { .. }
             | FlowError::Replaced { .. }
+            | FlowError::Remade { .. }
+            | FlowError::SourceGone { .. }
             | FlowError::NotReached
             | FlowError::SlotTimeout { .. }
             | FlowError::Internal(_) => RetryAdvice::Stop,

@@ -9,17 +9,21 @@ use futures_util::future::try_join_all;
 
 use crate::apply::checkpoint::{self, StreamKey, TableState};
 use crate::apply::route::Delivery;
+use crate::apply::target_relation;
 use crate::apply::writers;
 use crate::catalog::ddl::{TargetDdl, TargetOptions, target_ddl};
 use crate::catalog::{ColumnDef, read_table, read_types};
+use crate::copy::CopyError;
 use crate::copy::chunk::{PageRange, split};
 use crate::copy::format::choose_format;
-use crate::copy::target::{self, analyze, build_indexes, empty_table, prepare_table};
+use crate::copy::indexes::{build_indexes, drop_stale};
+use crate::copy::target::{self, analyze, empty_table, prepare_table};
 use crate::copy::worker::{CopySpec, copy_chunk, read_heap};
 use crate::flow::copy_order;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::leaves;
+use crate::flow::locked::patiently;
 use crate::flow::options::StreamOptions;
 use crate::flow::slot::{HeldSnapshot, import};
 use crate::flow::status::Board;
@@ -96,10 +100,18 @@ pub(crate) async fn begin(
                 ));
             }
         }
-        Some(_) if empty => empty_table(target, &work.target).await?,
+        Some(_) if empty => {
+            patiently(target, &work.target, events, async || empty_table(target, &work.target).await).await?;
+            if record.made_by_us {
+                let ddl = ddl(source, work).await?;
+                let dropped =
+                    patiently(target, &work.target, events, async || drop_stale(target, &ddl).await).await?;
+                dropped.into_iter().for_each(|told| events.warning(told));
+            }
+        }
         Some(_) => {}
     }
-    Ok(())
+    Ok(target_relation::record(target, key, &work.target, None).await?)
 }
 
 /// Lets the target's planner know tables that were just copied. Beside the stream, which does not need it: when the
@@ -138,6 +150,21 @@ impl CopyFailed {
     /// Names the table.
     pub(crate) fn of(table: &TableName) -> impl FnOnce(FlowError) -> CopyFailed {
         move |error| CopyFailed { table: Some(table.clone()), error }
+    }
+
+    /// Names the table; a source table that went away meanwhile is one whose target stands aside.
+    fn of_work(work: &TableWork, options: &StreamOptions) -> impl FnOnce(FlowError) -> CopyFailed {
+        move |error| match error {
+            FlowError::Copy(CopyError::Gone { .. }) if work.leaves.is_empty() => CopyFailed {
+                table: Some(work.target.clone()),
+                error: FlowError::SourceGone {
+                    source_table: work.source.name.to_string(),
+                    target_table: work.target.clone(),
+                    source_name: options.key.source.clone(),
+                },
+            },
+            error => CopyFailed { table: Some(work.target.clone()), error },
+        }
     }
 }
 
@@ -262,7 +289,7 @@ impl FirstRows {
         for (index, work) in work.iter().enumerate() {
             let chunk = if whole.contains(&work.target) { u64::MAX } else { CHUNK_BYTES };
             let planned = self.plan(work, index, target, chunk, &mut tasks).await;
-            let progress = planned.map_err(CopyFailed::of(&work.target))?;
+            let progress = planned.map_err(CopyFailed::of_work(work, options))?;
             events.info(format!(
                 "copying {} → {} ({} chunks)",
                 work.source.name,
@@ -371,7 +398,7 @@ impl Copy<'_> {
             let table = &self.tables[task.table];
             let Some((_, spec)) = table.spec.iter().find(|(name, _)| *name == task.from) else { continue };
             let done = self.chunk((&source, &target), table, spec, task.range).await;
-            done.map_err(CopyFailed::of(&table.work.target))?;
+            done.map_err(CopyFailed::of_work(table.work, self.options))?;
         }
         Ok(())
     }
@@ -417,7 +444,9 @@ impl Copy<'_> {
         };
         if record.made_by_us {
             let ddl = ddl(source, table.work).await?;
-            build_indexes(&target, &ddl).await?;
+            let build = async || build_indexes(&target, &ddl).await;
+            let named = patiently(&target, &table.work.target, self.events, build).await?;
+            named.into_iter().for_each(|told| self.events.warning(told));
         }
         let rows = table.rows.load(Ordering::Relaxed);
         record.rows_copied = i64::try_from(rows).unwrap_or(i64::MAX);

@@ -12,6 +12,7 @@ use crate::catalog::read_tables;
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::queue_setup;
+use crate::flow::resolve;
 use crate::flow::work::TableWork;
 use crate::model::name::parse_table_name;
 use crate::model::{Events, TableName};
@@ -82,14 +83,45 @@ pub(crate) async fn mark_gaps(
                 wait_for_its_entry(target, key, &record, events).await?;
                 continue;
             }
+            None if is_gone(source, source_table).await? => {
+                give_up_gone(target, key, &record, events).await?;
+                continue;
+            }
             None if !follows && record.state != TableState::Copying => continue,
             None => format!(
-                "source table {source_table} is not replicated any more (no entry of the configuration takes it, it was dropped, or it cannot be published), so that changes of it pass by"
+                "source table {source_table} is not replicated any more (no entry of the configuration takes it, or it cannot be published), so that changes of it pass by"
             ),
         };
         let Ok(table) = parse_table_name(name) else { continue };
         unfollow(target, key, &table, &why, events).await?;
     }
+    Ok(())
+}
+
+async fn is_gone(source: &Session, table: &str) -> Result<bool, FlowError> {
+    let Ok(name) = parse_table_name(table) else { return Ok(false) };
+    Ok(resolve::relations(source, std::iter::once(&name)).await?.is_empty())
+}
+
+/// No entry names it, a wildcard took it: that the target table is left over is said once, and until it is dropped by `status`.
+async fn give_up_gone(
+    target: &Session,
+    key: &StreamKey,
+    record: &TableRecord,
+    events: &Events,
+) -> Result<(), FlowError> {
+    let Ok(table) = parse_table_name(&record.target_table) else { return Ok(()) };
+    let gone = FlowError::SourceGone {
+        source_table: record.source_table.clone(),
+        target_table: table.clone(),
+        source_name: key.source.clone(),
+    };
+    let why = gone.to_string();
+    if record.state == TableState::NeedsCopy && record.error.as_ref() == Some(&why) {
+        return Ok(());
+    }
+    parked_store::give_up(target, key, std::slice::from_ref(&table), &why).await?;
+    events.warning(format!("target table {table} is not followed any more: {why}"));
     Ok(())
 }
 

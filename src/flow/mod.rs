@@ -3,7 +3,7 @@
 //! `start` decides (pure), `targets` looks at what is there before, `prepare` carries out, `stream` runs the tasks side by side: reader → `planner` → applier,
 //! with the flusher and the `monitor` beside them (several planners and appliers: `lanes`). `queues` takes the slot's place where triggers capture,
 //! `queue_setup` makes them and `queued` prepares. `parking`, `unpark`, `unfit` and `followed` are about tables that wait beside it, `newcomers` about
-//! those that appear, `replaced` about those whose name another one has. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
+//! those that appear, `replaced` and `remade` about those whose name another one has, on the source and on the target. `status_read`, `reset`, `skip_txn` and `drop_table` are what a
 //! person does to a stream from outside.
 
 mod casts;
@@ -24,9 +24,11 @@ mod hold;
 mod join;
 pub mod lanes;
 mod leaves;
+mod locked;
 mod monitor;
 mod newcomers;
 pub mod options;
+mod own_rights;
 mod parking;
 mod patience;
 pub mod pipeline;
@@ -37,6 +39,7 @@ mod queue_rights;
 mod queue_setup;
 mod queued;
 mod queues;
+mod remade;
 mod replaced;
 pub mod reset;
 mod resolve;

@@ -17,6 +17,7 @@ use crate::flow::followed;
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
 use crate::flow::prepare::Shapes;
+use crate::flow::remade;
 use crate::flow::replaced;
 use crate::flow::status::Board;
 use crate::flow::view::{StreamState, StreamView};
@@ -144,7 +145,9 @@ impl Monitor<'_> {
             if round % PARTITIONS_EVERY == 0 {
                 self.check_partitions().await?;
                 let both = (self.source, self.target);
-                if let Some(error) = replaced::find(both, &self.options.key, self.work).await?.pop() {
+                let mut others = replaced::find(both, &self.options.key, self.work).await?;
+                others.extend(remade::find(self.target, &self.options.key, self.work).await?);
+                if let Some(error) = others.pop() {
                     return Err(error);
                 }
                 followed::withdraw(self.source, self.options, self.events).await?;

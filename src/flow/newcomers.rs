@@ -50,7 +50,7 @@ pub(crate) async fn arrive(
                 continue;
             }
             let list = fit.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let Some(hindrance) = hindrance(source, options).await? else {
+            let Some(hindrance) = hindrance((source, target), options).await? else {
                 events.info(format!(
                     "new in {schema}: {list}; taken in, first rows are copied beside the stream"
                 ));
@@ -121,15 +121,25 @@ async fn refusals(
     Ok(refused)
 }
 
-/// Why the stream, once ended, would be refused: a table that an entry names may have gone meanwhile, and the others go on as long as
-/// it runs.
-async fn hindrance(source: &Session, options: &StreamOptions) -> Result<Option<String>, FlowError> {
+/// Why the stream, once ended, would be refused: a table that an entry names may have come to lack what the stream needs, and the others
+/// go on as long as it runs. One that is gone stands aside.
+async fn hindrance(
+    (source, target): (&Session, &Session),
+    options: &StreamOptions,
+) -> Result<Option<String>, FlowError> {
+    let records = checkpoint::read_tables(target, &options.key).await?;
+    let dropped = checkpoint::read_dropped(target, &options.key).await?;
     for entry in &options.entries {
         let named = entry.tables.iter().filter_map(|pattern| match pattern {
             TablePattern::Table(name) => Some(resolve::request(entry, name.clone())),
             TablePattern::Schema(_) => None,
         });
-        let named: Vec<TableRequest> = named.collect();
+        let mut named: Vec<TableRequest> = named.collect();
+        let there = resolve::relations(source, named.iter().map(|request| &request.name)).await?;
+        named.retain(|TableRequest { name, .. }| {
+            let target = entry.target_table.as_ref().unwrap_or(name);
+            there.contains_key(name) || resolve::absent(name, target, &records, &dropped).is_none()
+        });
         let findings: Vec<Finding> = match options.by_triggers() || options.publication.is_some() {
             true => setup::read_wanted(source, &named).await?.1,
             false => {

@@ -77,7 +77,10 @@ pub(crate) fn culprit(error: &FlowError, work: &[TableWork]) -> Option<(TableNam
         |source: &TableName| work.iter().find(|w| w.source.name == *source).map(|w| w.target.clone());
     let error = match error {
         FlowError::Apply(error) => error,
-        FlowError::PartitionsChanged { target_table, .. } | FlowError::Replaced { target_table, .. } => {
+        FlowError::PartitionsChanged { target_table, .. }
+        | FlowError::Replaced { target_table, .. }
+        | FlowError::Remade { target_table, .. }
+        | FlowError::SourceGone { target_table, .. } => {
             return Some((target_table.clone(), Verdict::NeedsCopy));
         }
         _ => return None,
@@ -269,8 +272,8 @@ fn tied(edges: &[(TableName, TableName)], first: &TableName) -> Vec<TableName> {
     }
 }
 
-/// What is not in step when a stream ends, in words: one line a table.
-pub(crate) fn unfinished(records: &[TableRecord], key: &StreamKey) -> Vec<String> {
+/// What is not in step when a stream ends, in words: one line a table. `gone`: target tables whose source table is not there.
+pub(crate) fn unfinished(records: &[TableRecord], gone: &[String], key: &StreamKey) -> Vec<String> {
     let why = |r: &TableRecord| r.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
     let recopy = |r: &TableRecord| reset_command(&key.source, &r.target_table, "recopy");
     records
@@ -278,6 +281,10 @@ pub(crate) fn unfinished(records: &[TableRecord], key: &StreamKey) -> Vec<String
         .filter_map(|r| match r.state {
             TableState::Parked => {
                 Some(format!("target table {} is parked, {} changes wait{}", r.target_table, r.parked_changes, why(r)))
+            }
+            // The reason says what can be done.
+            TableState::NeedsCopy if gone.contains(&r.target_table) => {
+                Some(format!("target table {} is not kept up{}", r.target_table, why(r)))
             }
             TableState::NeedsCopy | TableState::Failed => Some(format!(
                 "target table {} needs another copy ({}, or --accept-target to go on with the rows that are there){}",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::apply::checkpoint::{self, TableRecord, TableState};
 use crate::apply::route::{RouteTable, ShapeFingerprint};
+use crate::apply::target_relation;
 use crate::apply::writers;
 use crate::capture::publish::{self, WantedTable};
 use crate::capture::setup::{self, LockLimits};
@@ -17,9 +18,11 @@ use crate::flow::hold::hold_stream_again;
 use crate::flow::join::{Joining, temporary_slot};
 use crate::flow::leaves;
 use crate::flow::options::StreamOptions;
+use crate::flow::own_rights;
 use crate::flow::queue_rights;
 use crate::flow::queue_setup;
 use crate::flow::queues;
+use crate::flow::remade;
 use crate::flow::replaced;
 use crate::flow::slot::{self, Making, SlotKind};
 use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
@@ -50,6 +53,8 @@ pub(crate) struct Ready {
     pub(crate) fresh: Vec<TableName>,
     /// Target tables of a wildcard that the mode cannot take.
     pub(crate) left_out: Vec<TableName>,
+    /// Target tables that entries name, whose source table is gone.
+    pub(crate) gone: Vec<TableName>,
 }
 
 /// The source's columns as they were when everything up to `at` was written.
@@ -88,6 +93,8 @@ pub(crate) struct Preparation<'a> {
     /// New tables that the running stream cannot take, and why.
     pub(crate) unfit: Vec<(TableName, String)>,
     pub(crate) left_out: Vec<TableName>,
+    /// Source and target tables of entries, where the source table was followed and is gone.
+    pub(crate) gone: Vec<(TableName, TableName)>,
     /// Generated columns that target tables lack, in words.
     pub(crate) generated: Vec<String>,
 }
@@ -101,6 +108,7 @@ impl<'a> Preparation<'a> {
         making: &'a Making,
         (events, view): (&'a Events, &'a crate::flow::status::Board),
     ) -> Result<Self, FlowError> {
+        own_rights::check(target).await?;
         if options.by_triggers() {
             queue_rights::check_schema(source).await?;
         }
@@ -129,6 +137,7 @@ impl<'a> Preparation<'a> {
             rows_before: BTreeMap::new(),
             unfit: Vec::new(),
             left_out: Vec::new(),
+            gone: Vec::new(),
             generated: Vec::new(),
         };
         followed::withdraw(source, options, events).await?;
@@ -164,10 +173,14 @@ impl<'a> Preparation<'a> {
         }
         // From here on requests and the status file are ours.
         self.view.update(|view| view.held = true);
+        self.leave_out_gone().await?;
         for error in leaves::changed(self.target, &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
         }
         for error in replaced::find((self.source, self.target), &self.options.key, &self.work).await? {
+            self.parking().set_aside(&error).await?;
+        }
+        for error in remade::find(self.target, &self.options.key, &self.work).await? {
             self.parking().set_aside(&error).await?;
         }
         // Where the stream begins anew, what passed by is in the copy, or a person has accepted the gap.
@@ -210,6 +223,7 @@ impl<'a> Preparation<'a> {
                         fresh: self.fresh,
                         joining: self.joining,
                         left_out: self.left_out,
+                        gone: self.gone.into_iter().map(|(_, target)| target).collect(),
                     };
                     return Ok((ready, self.replication));
                 }
@@ -275,6 +289,7 @@ impl<'a> Preparation<'a> {
                 let work = self.work_of(&table)?;
                 let record = new_record(work, TableState::Streaming, Lsn::INVALID);
                 checkpoint::write_table(self.target, &key, &record).await?;
+                target_relation::record(self.target, &key, &table, None).await?;
                 leaves::record(self.target, &key, work).await?;
             }
             Step::ReleaseSnapshot => {

@@ -3,41 +3,42 @@
 //!
 //! A repack makes another relation of a table too, with the same rows; the old one is gone then, or rests in `repcloud_old`.
 
-use std::collections::BTreeMap;
-
 use crate::apply::checkpoint::{self, StreamKey, TableRecord, TableState};
 use crate::flow::error::FlowError;
 use crate::flow::queues::source_error;
+use crate::flow::resolve::relations;
 use crate::flow::work::TableWork;
-use crate::model::{Oid, TableName};
+use crate::model::Oid;
 use crate::pg::Session;
-
-/// The relations that bear these names now.
-const NOW: &str = "\
-SELECT n.nspname::text, c.relname::text, c.oid
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN unnest($1::text[], $2::text[]) AS w (s, t) ON w.s = n.nspname AND w.t = c.relname";
 
 /// The relations that are still there, but for old tables of a repack.
 const STILL_THERE: &str = "\
 SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = ANY ($1) AND n.nspname <> 'repcloud_old'";
 
-/// A finding for each table of `work` that is another one than that its rows came from. Remembers the relation of the others.
+/// A finding for each table of `work` that is another one than that its rows came from, or that is gone. Remembers the relation of the
+/// others.
 pub(crate) async fn find(
     (source, target): (&Session, &Session),
     key: &StreamKey,
     work: &[TableWork],
 ) -> Result<Vec<FlowError>, FlowError> {
     let records = checkpoint::read_tables(target, key).await?;
-    let now = relations(source, work).await?;
-    let mut moved = Vec::new();
+    let now = relations(source, work.iter().map(|w| &w.source.name)).await?;
+    let (mut moved, mut found) = (Vec::new(), Vec::new());
     for work in work {
         let name = work.target.to_string();
         let follows = |r: &&TableRecord| {
             r.target_table == name && matches!(r.state, TableState::Streaming | TableState::Parked)
         };
-        let (Some(record), Some(now)) = (records.iter().find(follows), now.get(&work.source.name)) else {
+        let Some(record) = records.iter().find(follows) else { continue };
+        let Some(now) = now.get(&work.source.name) else {
+            // What is written into it under another name passes by.
+            found.push(FlowError::SourceGone {
+                source_table: record.source_table.clone(),
+                target_table: work.target.clone(),
+                source_name: key.source.clone(),
+            });
             continue;
         };
         if record.source_oid != Some(*now) {
@@ -45,7 +46,6 @@ pub(crate) async fn find(
         }
     }
     let there = still_there(source, moved.iter().filter_map(|(_, record, _)| record.source_oid)).await?;
-    let mut found = Vec::new();
     for (work, record, now) in moved {
         if is_another(&records, record, now, &there) {
             found.push(FlowError::Replaced {
@@ -69,16 +69,6 @@ async fn still_there(source: &Session, oids: impl Iterator<Item = Oid>) -> Resul
     rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(source_error)
 }
 
-async fn relations(source: &Session, work: &[TableWork]) -> Result<BTreeMap<TableName, Oid>, FlowError> {
-    let (schemas, tables): (Vec<&str>, Vec<&str>) =
-        work.iter().map(|w| (w.source.name.schema.as_str(), w.source.name.table.as_str())).unzip();
-    let rows = source.query(NOW, &[&schemas, &tables]).await.map_err(source_error)?;
-    let read = |row: &tokio_postgres::Row| -> Result<(TableName, Oid), tokio_postgres::Error> {
-        Ok((TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?), row.try_get(2)?))
-    };
-    rows.iter().map(read).collect::<Result<_, _>>().map_err(source_error)
-}
-
 /// The relation `now` was another followed table, or the one that the rows came from has kept living under another name. Pure.
 fn is_another(records: &[TableRecord], record: &TableRecord, now: Oid, there: &[Oid]) -> bool {
     let Some(before) = record.source_oid else { return false };
@@ -97,6 +87,7 @@ mod tests {
             target_table: name.to_owned(),
             source_table: name.to_owned(),
             source_oid,
+            target_oid: None,
             mode: "dml".to_owned(),
             state: TableState::Streaming,
             copied_at: Lsn::INVALID,

@@ -10,6 +10,7 @@ use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::hold::hold_stream;
 use crate::flow::options::StreamOptions;
+use crate::flow::own_rights;
 use crate::flow::plugin;
 use crate::flow::queue_setup;
 use crate::flow::queues;
@@ -92,6 +93,7 @@ impl<'a> Reset<'a> {
         events: &'a Events,
     ) -> Result<Reset<'a>, FlowError> {
         let target = connect_target(options).await?;
+        own_rights::check(&target).await?;
         checkpoint::ensure_schema(&target).await?;
         hold_stream(&target, &options.key).await?;
         let source = connect_source(options).await?;
@@ -406,7 +408,7 @@ impl<'a> Reset<'a> {
             let waits = record.state == TableState::Parked;
             record.state = if waits { TableState::Parked } else { TableState::Streaming };
             record.error = None;
-            record.source_oid = None;
+            (record.source_oid, record.target_oid) = (None, None);
             record.known_columns.iter_mut().flatten().for_each(|column| column.accepted = true);
             if *self.scope == Scope::All && !waits {
                 record.copied_at = Lsn::INVALID;
@@ -436,6 +438,7 @@ fn new_record(table: &Affected) -> TableRecord {
         target_table: table.target.to_string(),
         source_table: table.source.to_string(),
         source_oid: None,
+        target_oid: None,
         mode: table.mode.to_owned(),
         state: TableState::Streaming,
         copied_at: Lsn::INVALID,

@@ -1,13 +1,17 @@
 //! The tables that the entries of a stream name.
 
+use std::collections::BTreeMap;
+
+use crate::apply::checkpoint::TableRecord;
 use crate::apply::route::Delivery;
 use crate::capture::publish::{self, Finding, WantedTable};
 use crate::capture::setup::{self, TableRequest};
 use crate::catalog::{TableKind, list_tables};
 use crate::flow::error::FlowError;
 use crate::flow::options::{EntryOptions, StreamOptions};
+use crate::flow::queues::source_error;
 use crate::flow::{plugin, queue_rights};
-use crate::model::{TableName, TablePattern, quote_ident};
+use crate::model::{Oid, TableName, TablePattern, quote_ident};
 use crate::pg::Session;
 
 /// A source table and the target table it feeds, as configured.
@@ -117,5 +121,49 @@ pub(crate) fn request(entry: &EntryOptions, name: TableName) -> TableRequest {
         columns: entry.columns.clone(),
         key: entry.key.clone(),
         insert_only: entry.insert_only,
+    }
+}
+
+/// The relations that bear these names now.
+const NOW: &str = "\
+SELECT n.nspname::text, c.relname::text, c.oid
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN unnest($1::text[], $2::text[]) AS w (s, t) ON w.s = n.nspname AND w.t = c.relname";
+
+/// Those of `names` that are there on the source.
+pub(crate) async fn relations(
+    source: &Session,
+    names: impl Iterator<Item = &TableName>,
+) -> Result<BTreeMap<TableName, Oid>, FlowError> {
+    let (schemas, tables): (Vec<&str>, Vec<&str>) =
+        names.map(|n| (n.schema.as_str(), n.table.as_str())).unzip();
+    let rows = source.query(NOW, &[&schemas, &tables]).await.map_err(source_error)?;
+    let read = |row: &tokio_postgres::Row| -> Result<(TableName, Oid), tokio_postgres::Error> {
+        Ok((TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?), row.try_get(2)?))
+    };
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(source_error)
+}
+
+/// A table that an entry names is not on the source, and the stream is to go on without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It was followed: its target table stands aside.
+    Gone,
+    /// A person took it out of the stream.
+    TakenOut,
+}
+
+/// What an absent table of `target` is; `None`: a name that was never there, perhaps misspelt. Pure.
+pub(crate) fn absent(
+    source: &TableName,
+    target: &TableName,
+    records: &[TableRecord],
+    dropped: &[String],
+) -> Option<Absent> {
+    let (source, target) = (source.to_string(), target.to_string());
+    let known = |r: &TableRecord| r.target_table == target && r.source_table == source;
+    match records.iter().any(known) {
+        true => Some(Absent::Gone),
+        false => dropped.contains(&target).then_some(Absent::TakenOut),
     }
 }

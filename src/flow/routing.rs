@@ -106,7 +106,7 @@ impl Preparation<'_> {
             let gone = TargetFinding {
                 table: work.target.clone(),
                 problem: format!(
-                    "it has gone; make it again, or have it copied again; {}",
+                    "it has gone; give it its name back where it was renamed, or have it copied again; {}",
                     reset_command(&self.options.key.source, &work.target, "recopy")
                 ),
                 help: None,

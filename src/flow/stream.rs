@@ -310,7 +310,8 @@ impl Running<'_> {
         if matches!(finished, Ok((_, Ok(())))) {
             self.clean_up(&source, ready.generation, applied).await?;
         }
-        self.conclude(finished, (&target, &ready.work, &ready.left_out), *stop.borrow()).await
+        let apart = (&ready.left_out[..], &ready.gone[..]);
+        self.conclude(finished, (&target, &ready.work, apart), *stop.borrow()).await
     }
 
     /// By triggers: what is durable leaves the queues.
@@ -331,11 +332,11 @@ impl Running<'_> {
     async fn conclude(
         &mut self,
         finished: Result<(Ended, Result<(), FlowError>), FlowError>,
-        (target, work, left_out): (&Session, &[TableWork], &[TableName]),
+        (target, work, apart): (&Session, &[TableWork], (&[TableName], &[TableName])),
         told_to_stop: bool,
     ) -> Result<Ended, FlowError> {
         match finished {
-            Ok((Ended::Done, Ok(()))) if !told_to_stop => self.finished(target, work, left_out).await,
+            Ok((Ended::Done, Ok(()))) if !told_to_stop => self.finished(target, work, apart).await,
             Ok((ended, Ok(()))) => Ok(ended),
             Ok((_, Err(error))) | Err(error) => self.set_aside(target, work, error).await,
         }
@@ -411,14 +412,15 @@ impl Running<'_> {
         &self,
         target: &Session,
         work: &[TableWork],
-        left_out: &[TableName],
+        (left_out, gone): (&[TableName], &[TableName]),
     ) -> Result<Ended, FlowError> {
         let key = &self.options.key;
         let mut records = checkpoint::read_tables(target, key).await?;
-        let wanted = work.iter().map(|w| &w.target).chain(left_out);
+        let wanted = work.iter().map(|w| &w.target).chain(left_out).chain(gone);
         let wanted: BTreeSet<String> = wanted.map(ToString::to_string).collect();
         records.retain(|r| wanted.contains(&r.target_table));
-        let lines = parking::unfinished(&records, key);
+        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
+        let lines = parking::unfinished(&records, &gone, key);
         if lines.is_empty() { Ok(Ended::Done) } else { Err(FlowError::Unfinished(lines)) }
     }
 

@@ -22,6 +22,28 @@ impl Preparation<'_> {
         Ok(())
     }
 
+    /// Tables whose source table is gone stand aside.
+    pub(crate) async fn leave_out_gone(&self) -> Result<(), FlowError> {
+        let records = checkpoint::read_tables(self.target, &self.options.key).await?;
+        for (source, target) in &self.gone {
+            let gone = FlowError::SourceGone {
+                source_table: source.to_string(),
+                target_table: target.clone(),
+                source_name: self.options.key.source.clone(),
+            };
+            let why = gone.to_string();
+            let told = |r: &TableRecord| {
+                r.target_table == target.to_string()
+                    && r.state == TableState::NeedsCopy
+                    && r.error.as_ref() == Some(&why)
+            };
+            if !records.iter().any(told) {
+                self.parking().give_up(std::slice::from_ref(target), &why).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// New tables that pre-flight found unfit for a stream that runs already.
     pub(crate) async fn leave_out_unfit(&mut self) -> Result<(), FlowError> {
         for (table, why) in std::mem::take(&mut self.unfit) {
@@ -60,11 +82,22 @@ impl Preparation<'_> {
             record.is_some_and(|r| matches!(r.state, TableState::NeedsCopy | TableState::Failed))
         };
         let others = self.work.iter().any(|w| w.target != *table && !aside(&w.target));
-        if error.advice() == RetryAdvice::Reconnect || !others {
+        if error.advice() == RetryAdvice::Reconnect {
             return Err(error);
         }
         let why = with_hint(&error, &self.options.key);
-        self.leave_out(table, &self.then_copy(table, &why)).await
+        if !others {
+            // The next start copies it again; until then `status` says why it stands where it does.
+            let (key, copying) = (&self.options.key, TableState::Copying);
+            checkpoint::set_table_state(self.target, key, table, copying, Some(&why)).await?;
+            return Err(error);
+        }
+        // The first says itself what can be done.
+        let why = match error {
+            FlowError::SourceGone { .. } => why,
+            _ => self.then_copy(table, &why),
+        };
+        self.leave_out(table, &why).await
     }
 
     fn then_copy(&self, table: &TableName, why: &str) -> String {

@@ -34,6 +34,7 @@ pub(crate) fn new_record(work: &TableWork, state: TableState, copied_at: Lsn) ->
         target_table: work.target.to_string(),
         source_table: work.source.name.to_string(),
         source_oid: Some(work.source.oid),
+        target_oid: None,
         mode: work.mode().to_owned(),
         state,
         copied_at,

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
+use crate::apply::target_relation;
 use crate::capture::setup;
 use crate::model::{Oid, TableName, quote_ident};
 use crate::pg::Session;
@@ -199,6 +200,14 @@ impl Attempt<'_> {
         let mut sql = self.plan.exchange.join("; ");
         sql.push_str("; ");
         sql.push_str(&state::swapped_sql(self.oid));
+        // A stream that writes into the table knows it by its relation.
+        let Ok(followed) = timeout_at(deadline, target_relation::exchange(session, self.oid)).await else {
+            return Ok(Some(Outcome::OutOfTime(READING)));
+        };
+        if let Some(follow) = followed? {
+            sql.push_str("; ");
+            sql.push_str(&follow);
+        }
         match timeout_at(deadline, session.batch_execute(&sql)).await {
             Ok(Ok(())) => Ok(None),
             Ok(Err(error)) if is_canceled(&error) => Ok(Some(Outcome::OutOfTime(EXCHANGING))),

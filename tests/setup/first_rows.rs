@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use repcloud::catalog::ddl::{TargetDdl, TargetOptions, target_ddl};
 use repcloud::catalog::{read_table, read_types};
-use repcloud::copy::target::{Prepared, analyze, build_indexes, empty_table, prepare_table, rows_exist};
+use repcloud::copy::indexes::build_indexes;
+use repcloud::copy::target::{Prepared, analyze, empty_table, prepare_table, rows_exist};
 use repcloud::copy::{
     CopyError, CopyFormat, CopySpec, PageRange, choose_format, copy_chunk, read_heap, split,
 };

@@ -323,7 +323,7 @@ async fn probe(
 }
 
 /// Who holds a lock that keeps us from publishing these tables, in words; with `users` whoever holds any.
-pub(super) async fn lock_holders(
+pub async fn lock_holders(
     client: &Client,
     tables: &[TableName],
     users: bool,

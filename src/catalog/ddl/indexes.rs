@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::scan::{find_top_level, split_top_level};
-use super::{DdlError, LeftOut, NamedStatement, TargetOptions};
+use super::statement::fit;
+use super::{DdlError, LeftOut, Makes, NamedStatement, TargetOptions};
 use crate::catalog::table_def::{ConstraintDef, IndexDef, TableDef};
 use crate::model::{ReplicaIdentity, TableName, quote_ident};
-
-/// Longest name PostgreSQL keeps, in bytes (`NAMEDATALEN` - 1).
-const NAME_LIMIT: usize = 63;
 
 /// What [`statements`] makes.
 pub(super) struct Built {
@@ -90,8 +88,11 @@ fn key_of<'a>(source: &'a TableDef, options: &'a TargetOptions) -> Key<'a> {
 fn unique_index(table: &TableName, columns: &[String]) -> NamedStatement {
     let name = fit(&format!("{}_repcloud_key", table.table));
     let columns: Vec<String> = columns.iter().map(|c| quote_ident(c)).collect();
-    let sql = format!("CREATE UNIQUE INDEX {} ON {table} ({})", quote_ident(&name), columns.join(", "));
-    NamedStatement { name, sql }
+    NamedStatement::new(
+        table,
+        name,
+        Makes::Index { unique: true, body: format!(" ({})", columns.join(", ")) },
+    )
 }
 
 /// The statement for one index, or the reason why the target does not get it.
@@ -112,52 +113,38 @@ fn one(
         source.constraints.iter().find(|c| c.name == index.name && matches!(c.kind, 'p' | 'u' | 'x'));
     let live_only = options.deleted_column.as_deref().filter(|_| !is_key);
     let name = target_index_name(&index.name, &source.name, &options.name);
-    let sql = match (constraint, live_only) {
+    let makes = match (constraint, live_only) {
         // WITHOUT OVERLAPS: neither a partial constraint nor, as a unique gist index, an index of its own.
         (Some(_), Some(_)) if index.exclusion && index.unique => {
             return Ok(Err("a key WITHOUT OVERLAPS cannot be limited to live rows"));
         }
-        (Some(constraint), Some(deleted)) if index.exclusion => {
-            exclusion_of_live_rows(constraint, &name, &options.name, deleted)
-        }
-        (Some(constraint), None) => format!(
-            "ALTER TABLE {} ADD CONSTRAINT {} {}",
-            options.name,
-            quote_ident(&name),
-            constraint.definition
-        ),
+        (Some(constraint), Some(deleted)) if index.exclusion => exclusion_of_live_rows(constraint, deleted),
+        (Some(constraint), None) => Makes::Constraint(constraint.definition.clone()),
         // A unique constraint cannot be partial, an index can.
         _ => {
             let deleted = live_only.filter(|_| index.unique);
-            create_index(index, &name, &options.name, deleted).ok_or_else(|| DdlError::Index {
+            create_index(index, deleted).ok_or_else(|| DdlError::Index {
                 table: source.name.clone(),
                 index: quote_ident(&index.name),
             })?
         }
     };
-    Ok(Ok(NamedStatement { name, sql }))
+    Ok(Ok(NamedStatement::new(&options.name, name, makes)))
 }
 
-/// The source's definition under another name and on another table; unique among live rows when `deleted` is
-/// given. `None` when the definition does not read as expected.
-fn create_index(index: &IndexDef, name: &str, table: &TableName, deleted: Option<&str>) -> Option<String> {
+/// The source's definition; unique among live rows when `deleted` is given. `None` when the definition does not read as expected.
+fn create_index(index: &IndexDef, deleted: Option<&str>) -> Option<Makes> {
     let from = find_top_level(&index.definition, " USING ")?;
     let (body, predicate) = split_top_level(&index.definition[from..], " WHERE ");
     let predicate = live(predicate.strip_prefix(" WHERE "), deleted);
-    let unique = if index.unique { "UNIQUE " } else { "" };
-    Some(format!("CREATE {unique}INDEX {} ON {table}{body}{predicate}", quote_ident(name)))
+    Some(Makes::Index { unique: index.unique, body: format!("{body}{predicate}") })
 }
 
-fn exclusion_of_live_rows(
-    constraint: &ConstraintDef,
-    name: &str,
-    table: &TableName,
-    deleted: &str,
-) -> String {
+fn exclusion_of_live_rows(constraint: &ConstraintDef, deleted: &str) -> Makes {
     let (rest, timing) = split_top_level(&constraint.definition, " DEFERRABLE");
     let (body, predicate) = split_top_level(rest, " WHERE ");
     let predicate = live(predicate.strip_prefix(" WHERE "), Some(deleted));
-    format!("ALTER TABLE {table} ADD CONSTRAINT {} {body}{predicate}{timing}", quote_ident(name))
+    Makes::Constraint(format!("{body}{predicate}{timing}"))
 }
 
 /// ` WHERE (…)` of a predicate and the condition that the row is not deleted.
@@ -183,32 +170,9 @@ fn target_index_name(index: &str, source: &TableName, target: &TableName) -> Str
     }
 }
 
-/// `name` within PostgreSQL's limit: a longer one is cut and ends in a checksum of the whole, so that two long
-/// names stay different (the server would cut both to the same).
-fn fit(name: &str) -> String {
-    if name.len() <= NAME_LIMIT {
-        return name.to_owned();
-    }
-    // FNV-1a: stable across runs and versions, which the standard library's hasher does not promise.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
-    let mut end = NAME_LIMIT - 9;
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}_{hash:08x}", &name[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_index_names_stay_different_and_within_the_limit() {
-        let long = "ü".repeat(40);
-        let (a, b) = (fit(&format!("{long}_a")), fit(&format!("{long}_b")));
-        assert!(a.len() <= NAME_LIMIT && b.len() <= NAME_LIMIT && a != b);
-        assert_eq!(fit("short"), "short");
-    }
 
     #[test]
     fn index_names_follow_the_target_table() {

@@ -27,7 +27,9 @@ Refused by pre\-flight; nothing was changed.
 Some tables are done, some not.
 .TP
 130
-Interrupted; what was being done is left resumable or undone, and it is said which.
+Interrupted; what was being done is left resumable or undone, and it is said which. A stream that runs until it is stopped ends with 0
+after SIGTERM or
+.BR "repcloud stop" .
 .SH FILES
 .TP
 \fIREPCLOUD_HOME/config/\fR

@@ -167,7 +167,10 @@ fn describe(stream: &StreamView) -> String {
     if let Some(error) = &stream.error {
         text.push_str(&format!("  error: {error}\n"));
     }
-    text.push_str(&format!("{}\n", table(&stream.tables)));
+    text.push_str(&match stream.tables.as_slice() {
+        [] => "  no table: none was taken in yet, or all were dropped from the stream\n".to_owned(),
+        tables => format!("{}\n", table(tables)),
+    });
     text
 }
 
@@ -242,7 +245,7 @@ mod tests {
             ..StreamView::default()
         };
         let text = describe(&view);
-        for part in ["a → b  catching_up", "lag 20 MB", "error: target: connection refused"] {
+        for part in ["a → b  catching_up", "lag 20 MB", "error: target: connection refused", "no table: "] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -106,9 +106,12 @@ fn copies(context: &Context, args: &VerifyArgs) -> Result<Exit, Failure> {
             let result = match (&line.error, context.output.json) {
                 _ if stopped => Ok(()),
                 (_, true) => context.output.document(&line),
-                (Some(error), false) => context.output.text(&format!("{table}: not compared\n  reason: {error}\n")),
+                (Some(error), false) => {
+                    context.output.text(&format!("{table}: not compared\n  reason: {error}\n"))
+                }
                 (None, false) => context.output.text(&format!(
-                    "{table} and its copy: {rows} rows compared in {seconds:.1} s, {differences} differences\n"
+                    "{table} and its copy: {rows} rows compared in {seconds:.1} s, {}\n",
+                    counted(differences)
                 )),
             };
             shown = std::mem::replace(&mut shown, Ok(())).and(result);
@@ -186,7 +189,13 @@ async fn one(
 
 fn message(spec: &VerifySpec, progress: Progress) -> String {
     let of = progress.estimated_rows.map(|rows| format!(" of about {rows}")).unwrap_or_default();
-    format!("{}: {}{of} rows, {} differences", spec.source, progress.rows, progress.differences)
+    format!("{}: {}{of} rows, {}", spec.source, progress.rows, counted(progress.differences))
+}
+
+/// `1 difference`, `2 differences`.
+fn counted(differences: u64) -> String {
+    let s = if differences == 1 { "" } else { "s" };
+    format!("{differences} difference{s}")
 }
 
 fn show(context: &Context, spec: &VerifySpec, outcome: &VerifyOutcome) -> Result<(), Failure> {
@@ -208,8 +217,11 @@ fn show(context: &Context, spec: &VerifySpec, outcome: &VerifyOutcome) -> Result
     match outcome.differences {
         0 => text.push_str("no differences"),
         count => text.push_str(&format!(
-            "{count} differences: {} missing in the target, {} extra, {} different",
-            outcome.missing, outcome.extra, outcome.different
+            "{}: {} missing in the target, {} extra, {} different",
+            counted(count),
+            outcome.missing,
+            outcome.extra,
+            outcome.different
         )),
     }
     if outcome.unsettled > 0 {
@@ -233,4 +245,14 @@ fn show(context: &Context, spec: &VerifySpec, outcome: &VerifyOutcome) -> Result
     }
     context.output.text(&text)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn one_difference_is_one() {
+        assert_eq!([0, 1, 2].map(counted), ["0 differences", "1 difference", "2 differences"]);
+    }
 }
