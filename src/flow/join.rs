@@ -1,11 +1,15 @@
 //! A table that joins a running stream, or is copied again: its rows are copied beside the stream, under a snapshot of
 //! its own, while its changes wait in the target. Nobody waits for it.
 
+use tokio::sync::mpsc;
+
 use crate::apply::checkpoint::TableState;
 use crate::apply::writers;
+use crate::capture::trigger::SharedTick;
 use crate::flow::error::FlowError;
 use crate::flow::first_rows::{self, CopyFailed, FirstRows};
 use crate::flow::options::StreamOptions;
+use crate::flow::queues;
 use crate::flow::slot::{self, Making, SlotKind};
 use crate::flow::status::Board;
 use crate::flow::stream::{connect_source, connect_target};
@@ -28,25 +32,31 @@ pub(crate) fn temporary_slot(options: &StreamOptions) -> String {
     format!("{}_{}", options.default_name().chars().take(48).collect::<String>(), std::process::id())
 }
 
-/// Copies the rows of `joining`. When it returns, the tables are parked: what waits for them is to be applied. The
+/// Copies the rows of `joining`, by triggers under a snapshot that `ticks` shares with the reader. When it returns, the tables are parked: what waits for them is to be applied. The
 /// stream, from before this begins, must keep their changes.
 pub(crate) async fn join(
     options: &StreamOptions,
     work: &[TableWork],
     joining: &[Joining],
-    making: &Making,
+    (making, ticks): (&Making, Option<&mpsc::Sender<SharedTick>>),
     (events, board): (&Events, &Board),
 ) -> Result<(), CopyFailed> {
     let source = connect_source(options).await?;
     let target = connect_target(options).await?;
     writers::mark_writer(&target, &options.key).await.map_err(FlowError::Target)?;
-    let snapshot = loop {
-        match snapshot(options, &source, making, events).await {
-            // The others go on meanwhile; the tables' changes wait already.
-            Err(error @ FlowError::SlotTimeout { .. }) => events.warning(format!("{error}; trying again")),
-            result => break result?,
-        }
+    let snapshot = match ticks {
+        Some(ticks) => queues::shared_snapshot(options, ticks).await?,
+        None => loop {
+            match snapshot(options, &source, making, events).await {
+                // The others go on meanwhile; the tables' changes wait already.
+                Err(error @ FlowError::SlotTimeout { .. }) => {
+                    events.warning(format!("{error}; trying again"));
+                }
+                result => break result?,
+            }
+        },
     };
+    let snapshot = snapshot.then(TableState::Parked);
     let wanted = |w: &&TableWork| joining.iter().any(|j| j.table == w.target);
     let work: Vec<&TableWork> = work.iter().filter(wanted).collect();
     for work in &work {
@@ -72,5 +82,5 @@ async fn snapshot(
     let exported = slot.snapshot_name.unwrap_or_default();
     let held = FirstRows::hold(&options.source, &exported, slot.consistent_point).await?;
     replication.drop_slot(&name, false).await.map_err(FlowError::Source)?;
-    Ok(held.then(TableState::Parked))
+    Ok(held)
 }

@@ -21,13 +21,18 @@ use crate::pg::Session;
 /// How often it is looked whether the source has written a position.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Until a stream by triggers is to begin again, for tables that join or for the position that it was to reach.
+/// Until a stream by triggers is to begin again, for tables whose triggers are made or for the position that it was to reach; `joins`:
+/// it begins again anyway when tables are copied, and not before.
 pub(crate) async fn begins_again(
     options: &StreamOptions,
-    waiting: &(Vec<TableWork>, Vec<WantedTable>),
+    (waiting, joins): (&(Vec<TableWork>, Vec<WantedTable>), bool),
     (source, awaited): (&Session, Option<Lsn>),
     events: &Events,
 ) -> Result<(), FlowError> {
+    if joins {
+        joined_later(options, waiting, events).await?;
+        return std::future::pending().await;
+    }
     tokio::select! {
         result = joined_later(options, waiting, events) => result,
         result = source_gets_to(source, awaited) => result,
@@ -71,7 +76,8 @@ impl Preparation<'_> {
         if !self.options.by_triggers() {
             return Ok(Vec::new());
         }
-        queues::tables(self.options, (self.source, self.target), &self.work, &self.wanted).await
+        let sessions = (self.source, self.target);
+        queues::tables(self.options, sessions, &self.work, &self.wanted, &self.joining).await
     }
 
     /// A snapshot of the source, written down as a tick.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::apply::checkpoint::{self, TableState};
 use crate::apply::writers;
@@ -13,13 +13,14 @@ use crate::capture::publish::{Condition, WantedTable};
 use crate::capture::setup;
 use crate::capture::trigger::stream_cleaner::clean;
 use crate::capture::trigger::stream_ticks::{self, StreamConsumer};
-use crate::capture::trigger::{QueueTable, StreamReader, StreamTable};
+use crate::capture::trigger::{QueueTable, SharedTick, StreamReader, StreamTable};
 use crate::capture::{CaptureError, Written};
 use crate::catalog::{TableDef, read_tables};
 use crate::flow::error::FlowError;
 use crate::flow::facts::{self, SlotRow};
 use crate::flow::first_rows::FirstRows;
 use crate::flow::followed;
+use crate::flow::join::Joining;
 use crate::flow::options::StreamOptions;
 use crate::flow::pipeline::BATCH_CHANGES;
 use crate::flow::queue_setup::{condition, is_followed, oids};
@@ -169,18 +170,42 @@ async fn waits_for_disk(source: &Session) -> Result<(), FlowError> {
     source.batch_execute("SET synchronous_commit = on").await.map_err(source_error)
 }
 
-/// Reads `tables` behind `from`. The stream's lock must be held and the position be taken over as `consumer.generation`.
+/// Reads `tables` behind `from`; with what asks it for ticks to copy under. The stream's lock must be held and the position be taken
+/// over as `consumer.generation`.
 pub(crate) async fn open_reader(
     options: &StreamOptions,
     tables: Vec<StreamTable>,
     consumer: StreamConsumer,
     from: Lsn,
     written: watch::Receiver<Written>,
-) -> Result<StreamReader, FlowError> {
+) -> Result<(StreamReader, mpsc::Sender<SharedTick>), FlowError> {
     let (session, cleaning) = (connect(options).await?, connect(options).await?);
     let ticks = stream_ticks::adopt(&session, &consumer, from.0).await.map_err(reading)?;
-    let opened = StreamReader::open(session, cleaning, tables, consumer, ticks, BATCH_CHANGES, written).await;
-    opened.map_err(reading)
+    let (ask, asked) = mpsc::channel(1);
+    let (sessions, tables) = ((session, cleaning), (tables, asked));
+    let opened = StreamReader::open(sessions, tables, consumer, ticks, BATCH_CHANGES, written).await;
+    Ok((opened.map_err(reading)?, ask))
+}
+
+/// A snapshot for a copy beside the stream, which its reader writes down as a tick.
+pub(crate) async fn shared_snapshot(
+    options: &StreamOptions,
+    reader: &mpsc::Sender<SharedTick>,
+) -> Result<FirstRows, FlowError> {
+    let (ready_in, ready) = oneshot::channel();
+    let (shown_in, shown) = oneshot::channel();
+    let (number_in, number) = oneshot::channel();
+    let asked = reader.send(SharedTick { ready: ready_in, shown, number: number_in }).await;
+    if asked.is_ok() && ready.await.is_ok() {
+        let (held, snapshot) = HeldSnapshot::take(&options.source).await?;
+        if shown_in.send(snapshot).is_ok()
+            && let Ok(number) = number.await
+        {
+            return Ok(FirstRows::held(held, Lsn(number)));
+        }
+    }
+    // The reader has ended, and so does the stream, which knows why.
+    std::future::pending().await
 }
 
 fn reading(error: CaptureError) -> FlowError {
@@ -197,13 +222,14 @@ pub(crate) async fn connect(options: &StreamOptions) -> Result<Session, FlowErro
     Ok(session)
 }
 
-/// The tables whose changes the stream wants: those that stream, and those whose changes wait, also for their entry of the
-/// configuration.
+/// The tables whose changes the stream wants: those that stream, those whose changes wait, also for their entry of the
+/// configuration, and those that are copied beside it.
 pub(crate) async fn tables(
     options: &StreamOptions,
     (source, target): (&Session, &Session),
     work: &[TableWork],
     wanted: &[WantedTable],
+    joining: &[Joining],
 ) -> Result<Vec<StreamTable>, FlowError> {
     let mut records = checkpoint::read_tables(target, &options.key).await?;
     records.retain(|r| matches!(r.state, TableState::Streaming | TableState::Parked));
@@ -230,6 +256,17 @@ pub(crate) async fn tables(
             let known = tables.entry(table.oid).or_insert(new);
             known.copied_at = known.copied_at.min(record.copied_at);
             known.insert_only &= insert_only;
+        }
+    }
+    for work in work.iter().filter(|w| joining.iter().any(|j| j.table == w.target)) {
+        for table in storage(work) {
+            let new = StreamTable {
+                table: QueueTable::new(table),
+                copied_at: StreamTable::NOT_COPIED,
+                insert_only: work.entry.insert_only,
+                condition: condition(wanted, &work.source.name).cloned(),
+            };
+            tables.entry(table.oid).or_insert(new).insert_only &= work.entry.insert_only;
         }
     }
     Ok(tables.into_values().collect())

@@ -136,8 +136,6 @@ impl Preparation<'_> {
         // Under a snapshot that this process holds, it is copied at once.
         if !ready
             || !self.replica_role
-            // By triggers a table joins while the others wait.
-            || self.options.by_triggers()
             || self.snapshot.is_some()
             || !records.iter().any(|r| streams(r) && ours(r))
         {

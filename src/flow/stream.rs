@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use rand::Rng;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::apply::checkpoint::{self, CheckpointWriter, TableRecord, TableState};
@@ -19,26 +19,23 @@ use crate::apply::writers;
 use crate::apply::{Applier, ApplyError, ApplyOptions, ApplyReport};
 use crate::capture::auto::{Asked, Way};
 use crate::capture::slot::stopped;
+use crate::capture::trigger::SharedTick;
 use crate::capture::{Reader, Written};
 use crate::flow::control::{self, Control, Request};
 use crate::flow::error::FlowError;
-use crate::flow::facts;
 use crate::flow::first_rows::{self, CopyFailed};
 use crate::flow::join::{self, Joining};
 use crate::flow::monitor::{Monitor, Watched, tell_unmatched};
-use crate::flow::newcomers;
 use crate::flow::options::StreamOptions;
 use crate::flow::parking::{self, Parking, Retry};
 use crate::flow::patience::Patience;
 use crate::flow::pipeline::{self, Pipeline};
-use crate::flow::plugin;
 use crate::flow::prepare::{Preparation, Ready};
-use crate::flow::queued;
-use crate::flow::queues;
 use crate::flow::slot::Making;
 use crate::flow::status::Board;
 use crate::flow::view::StreamState;
 use crate::flow::work::TableWork;
+use crate::flow::{facts, newcomers, plugin, queued, queues};
 use crate::model::{Events, Lsn, RetryAdvice, TableName};
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{self, Session};
@@ -218,7 +215,8 @@ async fn run_once(
     // A table that joins belongs to what is to be caught up with.
     let joins = !ready.joining.is_empty() || !ready.waiting.0.is_empty();
     let until = life.position.filter(|_| !joins && awaited.is_none());
-    let mut running = Running { options, until, awaited, events, board, control, making, retry: life.retry };
+    let retry = &mut *life.retry;
+    let mut running = Running { options, until, awaited, events, board, control, making, ticks: None, retry };
     Box::pin(running.stream(ready, replication, source, target, stop)).await
 }
 
@@ -231,6 +229,8 @@ struct Running<'a> {
     board: &'a Board,
     control: Control<'a>,
     making: Making,
+    /// Of the reader by triggers.
+    ticks: Option<mpsc::Sender<SharedTick>>,
     retry: &'a mut Retry,
 }
 
@@ -278,19 +278,19 @@ impl Running<'_> {
         );
         let outcome = {
             let watching = monitor.run(report);
-            let lost_lock = target.ended();
             let when = (*self.retry, self.options.park);
             let due = parking::until_due(&target, &self.options.key, &ready.work, when, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
             let awaited = (&source, self.awaited);
-            let queued = queued::begins_again(self.options, &ready.waiting, awaited, self.events);
+            let waiting = (&ready.waiting, !ready.joining.is_empty());
+            let queued = queued::begins_again(self.options, waiting, awaited, self.events);
             let newcomers = self.newcomers((&source, &target), &ready.work, &ready.joining, &ready.left_out);
             tokio::select! {
                 biased;
                 done = pipeline.ended() => done.map(|()| Ended::Done),
                 result = watching => result.map(|()| Ended::Done),
                 asked = self.control.asked() => asked.map(Ended::Asked),
-                error = lost_lock => Err(FlowError::Target(error)),
+                error = target.ended() => Err(FlowError::Target(error)),
                 result = joining => result,
                 result = queued => result.map(|()| Ended::Again),
                 result = due => result.map(|()| Ended::Again).map_err(FlowError::State),
@@ -368,7 +368,8 @@ impl Running<'_> {
         if joining.is_empty() {
             std::future::pending::<()>().await;
         }
-        let copied = join::join(self.options, work, joining, &self.making, (self.events, self.board)).await;
+        let snapshots = (&self.making, self.ticks.as_ref());
+        let copied = join::join(self.options, work, joining, snapshots, (self.events, self.board)).await;
         let Err(CopyFailed { table, error }) = copied else { return Ok(Ended::Again) };
         let key = &self.options.key;
         let mut begun = checkpoint::read_tables(target, key).await?;
@@ -432,7 +433,7 @@ impl Running<'_> {
 
     /// Starts to read at the position; with what shows how far it has come.
     async fn reader(
-        &self,
+        &mut self,
         source: &Session,
         replication: Option<ReplicationClient>,
         ready: &mut Ready,
@@ -455,7 +456,9 @@ impl Running<'_> {
             None => {
                 let consumer = queues::consumer(source, self.options, ready.generation).await?;
                 let tables = std::mem::take(&mut ready.tables);
-                let reader = queues::open_reader(self.options, tables, consumer, from, written).await?;
+                let (reader, ticks) =
+                    queues::open_reader(self.options, tables, consumer, from, written).await?;
+                self.ticks = Some(ticks);
                 (reader.into(), Arc::new(AtomicU64::new(from.0)), "triggers as")
             }
         };

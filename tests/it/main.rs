@@ -32,6 +32,7 @@ mod slot_names;
 mod slots;
 mod stream_basics;
 mod told;
+mod trigger_join;
 mod trigger_order;
 mod trigger_tables;
 mod trigger_wildcards;

@@ -50,13 +50,15 @@ const PINNED: &str = "SET search_path = pg_catalog, pg_temp SET \"DateStyle\" = 
      SET \"TimeZone\" = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex' SET lc_monetary = 'C' \
      SET xmlbinary = 'base64' SET quote_all_identifiers = off";
 
-const BEHIND_VARIABLES: &str = "DECLARE again boolean; image text; ours bigint; place bigint; q record;";
+const BEHIND_VARIABLES: &str =
+    "DECLARE again boolean; image text; ours bigint; below bigint; place bigint; size bigint := 64;";
 
 /// Puts what was queued too early behind the change it follows.
 ///
 /// A statement changes all its rows before the triggers of any of them fire. So a trigger that fires for one of its rows may change
 /// another one again, and that is queued before our trigger has fired for the other one. Then the row after our change has an xmax, is
-/// not there any more, and the chain of changes that begins with its image stands in the queue already: it gets new numbers.
+/// not there any more, and the chain of changes that begins with its image stands in the queue already: it gets new numbers. It is looked
+/// for from the end, since it stands there: a LIMIT has the server read the index backwards.
 fn behind(queue: &str, sequence: &str) -> String {
     format!(
         "IF NEW.xmax <> '0' THEN \
@@ -68,16 +70,17 @@ fn behind(queue: &str, sequence: &str) -> String {
            IF again THEN \
              image := pg_catalog.format('%s', NEW); \
              ours := pg_catalog.currval('{sequence}'); \
-             FOR q IN SELECT k.seq, k.xid, k.old FROM {queue} AS k WHERE k.seq < ours ORDER BY k.seq DESC LOOP \
-               IF q.old = image AND q.xid = pg_catalog.pg_current_xact_id() THEN place := q.seq; EXIT; END IF; \
+             below := ours; \
+             LOOP \
+               SELECT max(w.seq) FILTER (WHERE w.old = image AND w.xid = pg_catalog.pg_current_xact_id()), min(w.seq) INTO place, below \
+                 FROM (SELECT k.seq, k.xid, k.old FROM {queue} AS k WHERE k.seq < below ORDER BY k.seq DESC LIMIT size) AS w; \
+               EXIT WHEN place IS NOT NULL OR below IS NULL; \
+               size := size * 2; \
              END LOOP; \
-             FOR q IN SELECT k.seq, k.old, k.new FROM {queue} AS k \
-               WHERE k.seq >= place AND k.seq < ours AND k.xid = pg_catalog.pg_current_xact_id() ORDER BY k.seq LOOP \
-               IF q.old = image THEN \
-                 UPDATE {queue} AS k SET seq = pg_catalog.nextval('{sequence}') WHERE k.seq = q.seq; \
-                 image := q.new; \
-                 EXIT WHEN image IS NULL; \
-               END IF; \
+             WHILE place IS NOT NULL LOOP \
+               UPDATE {queue} AS k SET seq = pg_catalog.nextval('{sequence}') WHERE k.seq = place RETURNING k.new INTO image; \
+               SELECT min(k.seq) INTO place FROM {queue} AS k \
+                WHERE k.seq > place AND k.seq < ours AND k.xid = pg_catalog.pg_current_xact_id() AND k.old = image; \
              END LOOP; \
            END IF; \
          END IF;"

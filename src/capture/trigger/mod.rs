@@ -17,4 +17,4 @@ pub mod tick;
 
 pub use reader::{QueueOptions, QueueReader, TickMarks};
 pub use rows::{QueueError, QueueTable};
-pub use stream_reader::{StreamReader, StreamTable};
+pub use stream_reader::{SharedTick, StreamReader, StreamTable};

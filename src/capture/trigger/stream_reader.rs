@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
 use crate::capture::publish::Condition;
@@ -38,6 +38,22 @@ pub struct StreamTable {
     pub condition: Option<Condition>,
 }
 
+impl StreamTable {
+    /// `copied_at` of a table that is to be copied under the next [`SharedTick`]: what its queue holds before that is in the copy.
+    pub const NOT_COPIED: Lsn = Lsn(i64::MAX as u64);
+}
+
+/// A tick that shows what a snapshot of somebody else's shows, who copies tables under it beside the reader.
+#[derive(Debug)]
+pub struct SharedTick {
+    /// Told once the reader takes no tick of its own any more, so that the snapshot is later than all of them.
+    pub ready: oneshot::Sender<()>,
+    /// What the snapshot shows.
+    pub shown: oneshot::Receiver<String>,
+    /// Told the tick's number.
+    pub number: oneshot::Sender<u64>,
+}
+
 /// Reads the queues of one stream until told to stop.
 #[derive(Debug)]
 pub struct StreamReader {
@@ -47,11 +63,10 @@ pub struct StreamReader {
 
 impl StreamReader {
     /// Begins behind the first of `ticks` ([`stream_ticks::adopt`]); the others are its next batches. `session` reads, `cleaning`
-    /// removes what `written` says is durable. No batch holds more than `most` changes.
+    /// removes what `written` says is durable. No batch holds more than `most` changes. Shared ticks are asked for through `shared`.
     pub async fn open(
-        session: Session,
-        cleaning: Session,
-        tables: Vec<StreamTable>,
+        (session, cleaning): (Session, Session),
+        (tables, shared): (Vec<StreamTable>, mpsc::Receiver<SharedTick>),
         consumer: StreamConsumer,
         ticks: Vec<Tick>,
         most: usize,
@@ -70,6 +85,7 @@ impl StreamReader {
             news,
             session,
             tables,
+            shared,
             consumer,
             ticks,
             first: true,
@@ -134,6 +150,7 @@ struct Reading {
     news: String,
     session: Session,
     tables: Vec<StreamTable>,
+    shared: mpsc::Receiver<SharedTick>,
     consumer: StreamConsumer,
     /// Written before we began, not applied yet.
     ticks: VecDeque<Tick>,
@@ -162,17 +179,10 @@ impl Reading {
         loop {
             let next = match self.ticks.pop_front() {
                 Some(tick) => tick,
-                None => {
-                    if !std::mem::take(&mut self.first) {
-                        tokio::select! {
-                            biased;
-                            () = stopped(&mut stop) => return Ok(()),
-                            () = out.closed() => return Ok(()),
-                            () = sleep(LOOK_EVERY) => if !self.has_news().await? { continue },
-                        }
-                    }
-                    stream_ticks::write(&self.session, &self.consumer, self.last.number + 1, None).await?
-                }
+                None => match self.next(&out, &mut stop).await? {
+                    Some(tick) => tick,
+                    None => return Ok(()),
+                },
             };
             self.look_at_shapes(&next)?;
             if !self.deliver(&next, &out, &mut stop).await? {
@@ -180,6 +190,61 @@ impl Reading {
             }
             self.last = next;
         }
+    }
+
+    /// A new tick, once there is something to show, or somebody to share it with; `None`: nobody wants one any more.
+    async fn next(
+        &mut self,
+        out: &mpsc::Sender<TxnBatch>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<Tick>, CaptureError> {
+        if std::mem::take(&mut self.first) {
+            return self.write(None).await.map(Some);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(stop) => return Ok(None),
+                () = out.closed() => return Ok(None),
+                Some(asked) = self.shared.recv() => {
+                    if let Some(tick) = self.share(asked, stop).await? {
+                        return Ok(Some(tick));
+                    }
+                }
+                () = sleep(LOOK_EVERY) => if self.has_news().await? {
+                    return self.write(None).await.map(Some);
+                },
+            }
+        }
+    }
+
+    async fn write(&self, shown: Option<&str>) -> Result<Tick, CaptureError> {
+        stream_ticks::write(&self.session, &self.consumer, self.last.number + 1, shown).await
+    }
+
+    /// The next tick with another one's snapshot; `None`: who asked for it has gone.
+    async fn share(
+        &mut self,
+        asked: SharedTick,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<Tick>, CaptureError> {
+        if asked.ready.send(()).is_err() {
+            return Ok(None);
+        }
+        let shown = tokio::select! {
+            biased;
+            () = stopped(stop) => return Ok(None),
+            shown = asked.shown => shown,
+        };
+        let Ok(shown) = shown else { return Ok(None) };
+        let tick = self.write(Some(&shown)).await?;
+        for table in self.tables.iter_mut().filter(|t| t.copied_at == StreamTable::NOT_COPIED) {
+            table.copied_at = Lsn(tick.number);
+        }
+        self.pages = pages(&self.tables);
+        // A copy that has ended meanwhile is begun again with another reader.
+        let _told = asked.number.send(tick.number);
+        Ok(Some(tick))
     }
 
     /// How the rows up to `next` are read. A table whose triggers were changed after its copy may have missed some.
