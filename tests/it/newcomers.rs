@@ -65,7 +65,7 @@ async fn a_new_table_waits_where_the_stream_could_not_begin_again() {
     wait::until("it streams", LIMIT, async || running.stderr().contains("streaming from slot")).await;
     stream
         .source
-        .exec("DROP TABLE public.named; CREATE TABLE shop.fresh (id int PRIMARY KEY); INSERT INTO shop.old VALUES (50, 'x')")
+        .exec("ALTER TABLE public.named DROP CONSTRAINT named_pkey; CREATE TABLE shop.fresh (id int PRIMARY KEY); INSERT INTO shop.old VALUES (50, 'x')")
         .await;
     wait::until("it says so", LIMIT, async || running.stderr().contains("shop.fresh; not taken in yet"))
         .await;

@@ -108,7 +108,7 @@ async fn a_target_table_that_was_repacked_streams_on() {
     // Its role could not write it down: what the repack itself recorded tells it.
     stream
         .target
-        .exec("UPDATE repcloud.table_state SET target_oid = (SELECT table_oid FROM repcloud.repack WHERE shadow_oid = 'public.other'::regclass)")
+        .exec("UPDATE repcloud.table_state SET target_oid = (SELECT table_oid FROM repcloud.repack WHERE shadow_oid = 'public.other'::regclass) WHERE target_table = 'public.other'")
         .await;
     stream.catch_up();
     // As after the restore of a dump, where every relation has another number.
