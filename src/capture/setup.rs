@@ -16,8 +16,8 @@ use crate::catalog::{CatalogError, ServerError, read_tables};
 use crate::model::{RetryAdvice, TableName, quote_ident};
 
 pub use queue::{
-    Captured, QueueFacts, create_queue, drop_queue, is_there, make_shared, owns, read_queue, shared_is_there,
-    stream_readers, subscribe, unsubscribe, update_shared,
+    Captured, FIRES_FIRST, QueueFacts, create_queue, drop_queue, earlier_triggers, is_there, make_shared,
+    owns, read_queue, shared_is_there, stream_readers, subscribe, unsubscribe, update_shared,
 };
 pub use read::{
     TableRequest, check_immutable, lock_holders, read_condition, read_publications, read_source,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use crate::capture::publish::{self, Finding, WantedTable};
 use crate::capture::setup;
-use crate::capture::trigger::ddl::ROW_TRIGGER;
 use crate::catalog::{TableDef, TableKind};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
@@ -106,19 +105,13 @@ pub(crate) async fn refusals(
     Ok(wanted.iter().map(|table| (table.table.name.clone(), of(table))).collect())
 }
 
-/// $1 the tables: our role and its rights on each, whether it has a queue, and the triggers AFTER a row's change that fire before the one
-/// called $2, to be renamed.
+/// $1 the tables: our role and its rights on each, and whether it has a queue.
 const TABLE_RIGHTS: &str = "\
 SELECT c.oid, pg_catalog.pg_has_role(c.relowner, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'TRIGGER'),
        pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid),
        pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), current_user::text,
        EXISTS (SELECT FROM pg_catalog.pg_class q JOIN pg_catalog.pg_namespace n ON n.oid = q.relnamespace
-                WHERE n.nspname = 'repcloud' AND q.relname = 'queue_' || c.oid),
-       ARRAY(SELECT pg_catalog.format('ALTER TRIGGER %I ON %I.%I RENAME TO %I', t.tgname, n.nspname, r.relname, ('t_' || t.tgname)::pg_catalog.name)
-               FROM pg_catalog.pg_trigger t
-               JOIN pg_catalog.pg_class r ON r.oid = CASE t.tgparentid WHEN 0 THEN t.tgrelid ELSE pg_catalog.pg_partition_root(t.tgrelid) END
-               JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-              WHERE t.tgrelid = c.oid AND t.tgname < $2::pg_catalog.name AND t.tgtype & 67 = 1 AND t.tgenabled <> 'D' ORDER BY t.tgname)
+                WHERE n.nspname = 'repcloud' AND q.relname = 'queue_' || c.oid)
   FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)";
 
 /// Rights of our role on one table.
@@ -131,8 +124,6 @@ struct Rights {
     schema: bool,
     role: String,
     queue: bool,
-    /// For each trigger that fires before ours the statement that gives it another name.
-    earlier: Vec<String>,
 }
 
 impl Rights {
@@ -146,7 +137,6 @@ impl Rights {
             schema: row.try_get(5)?,
             role: quote_ident(row.try_get(6)?),
             queue: row.try_get(7)?,
-            earlier: row.try_get(8)?,
         })
     }
 
@@ -185,11 +175,6 @@ impl Rights {
                 findings.push(Finding::new(name, problem).help(help));
             }
         }
-        for rename in &self.earlier {
-            let problem = "a trigger on it has a name that sorts before repcloud's and fires first: what it changes would be queued before the change \
-                           it reacts to";
-            findings.push(Finding::new(name, problem).help(rename.clone()));
-        }
     }
 }
 
@@ -201,9 +186,10 @@ async fn examine_tables(
     tables.sort_by_key(|t| t.oid);
     tables.dedup_by_key(|t| t.oid);
     let oids: Vec<Oid> = tables.iter().map(|t| t.oid).collect();
-    let rows = source.query(TABLE_RIGHTS, &[&oids, &ROW_TRIGGER]).await.map_err(source_error)?;
+    let rows = source.query(TABLE_RIGHTS, &[&oids]).await.map_err(source_error)?;
     let rights: Vec<Rights> =
         rows.iter().map(Rights::read).collect::<Result<_, _>>().map_err(source_error)?;
+    let earlier = setup::earlier_triggers(source, &oids).await?;
     let taken = taken(source, rights.iter().filter(|r| r.queue).map(|r| r.table).collect()).await?;
     let (mut owned, mut findings) = (Vec::new(), Vec::new());
     for table in tables {
@@ -214,6 +200,9 @@ async fn examine_tables(
         // One that is gone by now is missed where it is looked for next.
         let Some(rights) = rights.iter().find(|r| r.table == table.oid) else { continue };
         rights.judge(table, &mut findings);
+        for (_, rename) in earlier.iter().filter(|(of, _)| *of == table.oid) {
+            findings.push(Finding::new(&table.name, setup::FIRES_FIRST).help(rename.clone()));
+        }
         owned.push((table.oid, rights.owner));
         if taken.contains(&table.oid) {
             let problem = "a repack has its triggers on it; start again when that has ended";

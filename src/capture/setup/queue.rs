@@ -17,6 +17,26 @@ const TRIGGER_LOCKS: LockLimits = LockLimits {
     against_users: true,
 };
 
+/// What is wrong with one of [`earlier_triggers`].
+pub const FIRES_FIRST: &str = "a trigger on it has a name that sorts before repcloud's and fires first: what it changes would be queued before the \
+    change it reacts to";
+
+/// The triggers AFTER a row's change on `tables` that fire before ours, by the order of their names: each as the statement that gives it
+/// another one.
+pub async fn earlier_triggers(client: &Client, tables: &[Oid]) -> Result<Vec<(Oid, String)>, SetupError> {
+    const WHAT: &str = "looking for triggers that fire before ours";
+    // A partition's is renamed with the one that it comes from.
+    let sql = "SELECT t.tgrelid, pg_catalog.format('ALTER TRIGGER %I ON %I.%I RENAME TO %I', t.tgname, n.nspname, r.relname, \
+                      ('t_' || t.tgname)::pg_catalog.name) \
+                 FROM pg_catalog.pg_trigger t \
+                 JOIN pg_catalog.pg_class r ON r.oid = CASE t.tgparentid WHEN 0 THEN t.tgrelid ELSE pg_catalog.pg_partition_root(t.tgrelid) END \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
+                WHERE t.tgrelid = ANY ($1) AND t.tgname < $2::pg_catalog.name AND t.tgtype & 67 = 1 AND t.tgenabled <> 'D' ORDER BY 1, t.tgname";
+    let rows = client.query(sql, &[&tables, &ddl::ROW_TRIGGER]).await.map_err(server(WHAT))?;
+    let read = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(server(WHAT))
+}
+
 /// What there is of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueFacts {

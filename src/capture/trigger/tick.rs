@@ -34,12 +34,14 @@ pub struct Consumer {
     pub generation: i64,
 }
 
-/// Live columns, and our triggers with the transaction that touched each last: one that was disabled for a while has missed rows.
+/// Live columns, and our triggers with the transaction that touched each last: one that was disabled for a while has missed rows. And those
+/// that fire before ours.
 /// $2 the table's oid.
 const SHAPE: &str = "coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%s %I %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ', ' \
             ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = $2 AND a.attnum > 0 AND NOT a.attisdropped), '') || '; ' || \
      coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('%s %s %s', t.tgname, t.tgenabled, t.xmin), ', ' ORDER BY t.tgname) \
-            FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $2 AND t.tgname LIKE '!repcloud%'), '')";
+            FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $2 \
+            AND (t.tgname LIKE '!repcloud%' OR t.tgname < '!repcloud_row' AND t.tgtype & 67 = 1)), '')";
 
 pub(super) const COLUMNS: &str = "number, snapshot::text, shape, \
      ((extract(epoch FROM made_at) - 946684800) * 1000000)::int8";

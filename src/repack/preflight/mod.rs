@@ -4,6 +4,7 @@
 
 pub mod dependents;
 pub mod finding;
+pub(crate) mod firing;
 pub mod key;
 pub mod kind;
 pub mod large_objects;
@@ -105,6 +106,8 @@ pub async fn check_table(
     findings.extend(rights::check(session, table, &server).await?);
     findings.extend(leftovers::check(session, options, table).await?);
     findings.extend(streams::check(session, table.oid, &table.name).await?);
+    let ways = options.settings.capture.ways();
+    findings.extend(firing::check(session, (table.oid, &table.name), &ways).await?);
     findings.extend(transactions::check(session, table, OLD).await?);
     // Of what is no plain table the rest would only say so again.
     if table.kind != 'r' {

@@ -213,3 +213,31 @@ async fn an_unlogged_table_is_rebuilt_and_stays_unlogged() {
     // What a slot cannot see is refused where one is used.
     live.repack(&["--table", "public.t", "--capture", "auto"]).0.expect_code(3);
 }
+
+/// What it changes would be queued before its cause.
+#[tokio::test]
+async fn a_trigger_that_fires_before_ours_is_refused_and_one_that_changes_other_rows_is_not() {
+    let (live, hold) = held().await;
+    live.admin
+        .exec(
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER \"!a\" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing();
+             CREATE FUNCTION next() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+                IF pg_trigger_depth() = 1 THEN UPDATE public.t SET v = v || '+' WHERE id = NEW.id + 2; END IF; RETURN NULL; END$$;
+             CREATE TRIGGER next AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION next()",
+        )
+        .await;
+    let (refused, _) = live.repack(&["--table", "public.t"]);
+    let rename = "ALTER TRIGGER \"!a\" ON public.t RENAME TO \"t_!a\"";
+    let told = format!("{}{}", refused.stdout, refused.stderr).replace("\\\"", "\"");
+    assert!(refused.code() == 3 && told.contains(rename), "{refused:?}");
+    live.admin.exec(rename).await;
+    let running = live.program.spawn(T);
+    live.copy_rests().await;
+    live.admin.exec("UPDATE t SET v = v || '.' WHERE id < 1000").await;
+    let expected = live.admin.table_hash("public.t").await;
+    std::fs::remove_file(&hold).unwrap();
+    running.wait(LIMIT).expect_code(0);
+    assert_eq!(live.admin.table_hash("public.t").await, expected);
+    live.assert_clean().await;
+}
