@@ -282,8 +282,8 @@ impl Running<'_> {
             let when = (*self.retry, self.options.park);
             let due = parking::until_due(&target, &self.options.key, &ready.work, when, self.board);
             let joining = self.join(&target, &ready.work, &ready.joining);
-            let awaited = (&source, self.awaited);
-            let queued = queued::begins_again(self.options, &ready.waiting, awaited, self.events);
+            let queued =
+                queued::begins_again(self.options, &ready.waiting, (&source, self.awaited), self.events);
             let newcomers = self.newcomers((&source, &target), &ready.work, &ready.joining, &ready.left_out);
             tokio::select! {
                 biased;
