@@ -310,8 +310,7 @@ impl Running<'_> {
         if matches!(finished, Ok((_, Ok(())))) {
             self.clean_up(&source, ready.generation, applied).await?;
         }
-        let apart = (&ready.left_out[..], &ready.gone[..]);
-        self.conclude(finished, (&target, &ready.work, apart), *stop.borrow()).await
+        self.conclude(finished, (&target, &ready.work, (&ready.left_out, &ready.gone)), *stop.borrow()).await
     }
 
     /// By triggers: what is durable leaves the queues.
@@ -332,7 +331,7 @@ impl Running<'_> {
     async fn conclude(
         &mut self,
         finished: Result<(Ended, Result<(), FlowError>), FlowError>,
-        (target, work, apart): (&Session, &[TableWork], (&[TableName], &[TableName])),
+        (target, work, apart): (&Session, &[TableWork], (&Vec<TableName>, &Vec<TableName>)),
         told_to_stop: bool,
     ) -> Result<Ended, FlowError> {
         match finished {
@@ -413,7 +412,7 @@ impl Running<'_> {
         &self,
         target: &Session,
         work: &[TableWork],
-        (left_out, gone): (&[TableName], &[TableName]),
+        (left_out, gone): (&Vec<TableName>, &Vec<TableName>),
     ) -> Result<Ended, FlowError> {
         let key = &self.options.key;
         let mut records = checkpoint::read_tables(target, key).await?;
