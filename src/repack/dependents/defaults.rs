@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::depend::depending;
 use super::{Dependent, Inventory, Kind, Refusal};
 use crate::model::{TableName, quote_ident};
 use crate::repack::plan::PlanError;
@@ -16,16 +17,18 @@ pub(super) const KIND: Kind = Kind {
 };
 
 /// $1 the table's oid.
-pub(super) const QUERY: &str = "SELECT a.oid::int8 AS oid, n.nspname AS schema, c.relname AS table, u.attname AS column, \
+pub(super) const QUERY: &str = concat!(
+    "WITH drawing AS (SELECT DISTINCT n.objid AS oid FROM (SELECT s.objid FROM pg_depend s WHERE s.refclassid = 'pg_class'::regclass \
+         AND s.refobjid = $1 AND s.refobjsubid > 0 AND s.classid = 'pg_class'::regclass AND s.deptype = 'i' OFFSET 0) s, ",
+    depending!("pg_attrdef", on "pg_class", "s.objid"),
+    " n) SELECT a.oid::int8 AS oid, n.nspname AS schema, c.relname AS table, u.attname AS column, \
        pg_get_expr(a.adbin, 0) AS expression, pg_get_userbyid(c.relowner) AS owner, \
        pg_has_role(c.relowner, 'USAGE') AS may_alter, has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') AS may_lock \
-     FROM pg_attrdef a JOIN pg_class c ON c.oid = a.adrelid AND c.relkind = 'r' JOIN pg_namespace n ON n.oid = c.relnamespace \
+     FROM drawing JOIN pg_attrdef a ON a.oid = drawing.oid AND a.adrelid <> $1 \
+     JOIN pg_class c ON c.oid = a.adrelid AND c.relkind = 'r' JOIN pg_namespace n ON n.oid = c.relnamespace \
      JOIN pg_attribute u ON u.attrelid = a.adrelid AND u.attnum = a.adnum AND u.attgenerated = '' \
-     WHERE a.adrelid <> $1 AND n.nspname NOT IN ('repcloud_new', 'repcloud_old') AND EXISTS (SELECT FROM pg_depend d \
-         JOIN pg_depend s ON s.classid = 'pg_class'::regclass AND s.objid = d.refobjid \
-           AND s.refclassid = 'pg_class'::regclass AND s.refobjid = $1 AND s.refobjsubid > 0 AND s.deptype = 'i' \
-         WHERE d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid AND d.refclassid = 'pg_class'::regclass) \
-     ORDER BY n.nspname, c.relname, u.attname";
+     WHERE n.nspname NOT IN ('repcloud_new', 'repcloud_old') ORDER BY n.nspname, c.relname, u.attname"
+);
 
 /// One default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -84,7 +84,7 @@ async fn prepared(session: &Session, old: Duration) -> Result<Vec<Finding>, AskE
             quote_ident(&database)
         );
         let remedy = format!("run there: COMMIT PREPARED {gid} or ROLLBACK PREPARED {gid}");
-        let object = format!("prepared transaction '{gid}'");
+        let object = format!("prepared transaction {gid}");
         findings.push(Finding::new(CHECK, severity, object, problem).help(remedy));
     }
     Ok(findings)
