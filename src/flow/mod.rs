@@ -44,6 +44,7 @@ mod replaced;
 pub mod reset;
 mod resolve;
 mod routing;
+mod running;
 pub mod skip_txn;
 pub mod slot;
 pub mod start;
