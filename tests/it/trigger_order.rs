@@ -66,6 +66,57 @@ async fn rows_that_a_trigger_changes_before_their_own_has_fired_end_as_on_the_so
     assert_same(&stream.source, &stream.target, "list").await;
 }
 
+/// A trigger for one row removes another row of the statement, or moves it away, and makes its key anew.
+#[tokio::test]
+async fn a_key_that_a_trigger_makes_anew_ends_as_on_the_source() {
+    let function = |name: &str, body: &str| {
+        format!(
+            "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF pg_trigger_depth() < 2 THEN {body} END IF; RETURN NULL; END$$;"
+        )
+    };
+    let made = |table: &str, of: &str, body: &str| {
+        format!(
+            "CREATE TABLE {table} (id int PRIMARY KEY, v text); INSERT INTO {table} SELECT i, 'first' FROM generate_series(1, 6) i; {}
+             CREATE TRIGGER zz AFTER {of} ON {table} FOR EACH ROW EXECUTE FUNCTION on_{table}();",
+            function(&format!("on_{table}"), body)
+        )
+    };
+    let again = |table: &str| {
+        format!(
+            "DELETE FROM {table} WHERE id = NEW.id + 1; INSERT INTO {table} VALUES (NEW.id + 1, 'again');"
+        )
+    };
+    let schema = [
+        made(
+            "gone",
+            "DELETE",
+            "IF OLD.id IN (1, 3) THEN INSERT INTO gone VALUES (OLD.id + 1, 'again'); END IF;",
+        ),
+        made("changed", "UPDATE", &again("changed")),
+        made("come", "INSERT", &again("come")),
+        made(
+            "moved",
+            "UPDATE",
+            "IF NEW.id IN (1, 3, 5) THEN UPDATE moved SET id = id + 100 WHERE id = NEW.id + 1; INSERT INTO moved VALUES (NEW.id + 1, 'again'); END IF;",
+        ),
+    ];
+    let entry = "mode = \"dml\"\ntables = [\"public.*\"]";
+    let stream = stream(Pair::start(), &schema.join(" "), &[entry]).await;
+    stream.catch_up();
+    stream.source.exec("DELETE FROM gone").await;
+    stream
+        .source
+        .exec("UPDATE changed SET v = 'changed'; UPDATE changed SET v = v || ' twice' WHERE id < 4")
+        .await;
+    stream.source.exec("INSERT INTO come SELECT i, 'come' FROM generate_series(11, 16) i").await;
+    stream.source.exec("UPDATE moved SET v = 'changed'").await;
+    stream.catch_up();
+    for table in ["gone", "changed", "come", "moved"] {
+        assert_same(&stream.source, &stream.target, table).await;
+    }
+    assert_eq!(stream.source.value("SELECT count(*) FROM gone WHERE v = 'again'").await, "2");
+}
+
 /// What it changes would stand in the queue before its cause, and a row that it makes again would be gone.
 #[tokio::test]
 async fn a_trigger_that_fires_before_ours_is_refused_by_name_also_when_it_comes_later() {

@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 use crate::capture::slot::stopped;
+use crate::capture::trigger::chain::{self, Link};
 use crate::capture::trigger::cleaner::Cleaner;
 use crate::capture::trigger::ddl;
 use crate::capture::trigger::rows::{QueueError, QueueRow, QueueTable, page};
@@ -283,6 +284,10 @@ impl Reading {
             let row = queue_row(row)?;
             changes.push(self.table.change(&row)?);
             *after = row.seq;
+        }
+        let link = |change| Link { table: 0, key: self.table.key(), change };
+        if let Some(places) = chain::order(&changes.iter().map(link).collect::<Vec<_>>()) {
+            changes = chain::arranged(changes, &places);
         }
         self.marks.read.fetch_max(*after, Ordering::Relaxed);
         let last = i64::try_from(found.len()).unwrap_or(i64::MAX) < self.rows;

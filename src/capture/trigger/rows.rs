@@ -76,6 +76,8 @@ pub struct QueueTable {
     kept: Vec<bool>,
     /// Of the relation's columns, as SQL writes them.
     types: Vec<String>,
+    /// The columns of its primary key.
+    key: Vec<String>,
 }
 
 impl QueueTable {
@@ -98,6 +100,7 @@ impl QueueTable {
             }),
             kept: table.columns.iter().map(|c| c.generated.is_none()).collect(),
             types: stored.map(|c| c.type_sql.clone()).collect(),
+            key: table.primary_key().unwrap_or_default(),
         }
     }
 
@@ -116,6 +119,7 @@ impl QueueTable {
             relation: Arc::new(relation),
             kept: shape.columns.iter().map(|c| !c.generated).collect(),
             types: shape.columns.iter().filter(|c| !c.generated).map(|c| c.type_sql.clone()).collect(),
+            key: Vec::new(),
         }
     }
 
@@ -123,6 +127,11 @@ impl QueueTable {
     pub(super) fn type_of(&self, column: &str) -> Option<&str> {
         let index = self.relation.column_index(column)?;
         self.types.get(index).map(String::as_str)
+    }
+
+    /// The columns of its primary key; empty without one, and where a tick alone shows the table.
+    pub(super) fn key(&self) -> &[String] {
+        &self.key
     }
 
     /// The table's oid.
@@ -195,7 +204,7 @@ mod tests {
             identity: ReplicaIdentity::Full,
             columns,
         };
-        QueueTable { relation: Arc::new(relation), kept: kept.to_vec(), types: Vec::new() }
+        QueueTable { relation: Arc::new(relation), kept: kept.to_vec(), types: Vec::new(), key: Vec::new() }
     }
 
     fn row(op: u8, old: Option<&'static str>, new: Option<&'static str>) -> QueueRow<'static> {

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::capture::publish::Condition;
 use crate::capture::slot::stopped;
+use crate::capture::trigger::chain::{self, Link};
 use crate::capture::trigger::conditions::judge;
 use crate::capture::trigger::ddl;
 use crate::capture::trigger::layout::{Layouts, Shape, shapes};
@@ -322,8 +323,12 @@ impl Reading {
             if self.tables[of].insert_only && row.op != b'I' {
                 continue;
             }
-            read.push((of, xid, Some(self.layouts[of].change(&row)?)));
+            read.push((of, xid, self.layouts[of].change(&row)?));
         }
+        if let Some(places) = chain::order(&self.links(&read)) {
+            read = chain::arranged(read, &places);
+        }
+        let mut read: Vec<_> = read.into_iter().map(|(of, xid, change)| (of, xid, Some(change))).collect();
         self.judge(&mut read).await?;
         let mut changes = Vec::with_capacity(read.len());
         for (_, xid, change) in read {
@@ -336,6 +341,12 @@ impl Reading {
 }
 
 impl Reading {
+    /// As links of the chains of their keys; the order of new rows alone does not matter.
+    fn links<'a>(&'a self, read: &'a [(usize, &str, Change)]) -> Vec<Link<'a>> {
+        let key = |of: usize| if self.tables[of].insert_only { &[] } else { self.tables[of].table.key() };
+        read.iter().map(|(of, _, change)| Link { table: *of, key: key(*of), change }).collect()
+    }
+
     /// Takes out what the tables' conditions do not let through.
     async fn judge(&self, read: &mut [(usize, &str, Option<Change>)]) -> Result<(), CaptureError> {
         for (of, table) in self.tables.iter().enumerate() {
