@@ -1,5 +1,6 @@
 //! From the command line to a command, and from its outcome to an exit code.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -37,6 +38,11 @@ impl Context {
             );
         }
         Ok(connection)
+    }
+
+    /// Where the streams of this configuration tell how they are doing.
+    pub fn streams_folder(&self) -> PathBuf {
+        self.home.streams(&self.settings.name)
     }
 
     /// The connection that `--connection` names, or every one.

@@ -45,6 +45,11 @@ impl Home {
         self.dir.join("pid")
     }
 
+    /// Where the streams of the configuration with this name tell how they are doing. Another one may use the same names for its connections.
+    pub fn streams(&self, config: &str) -> PathBuf {
+        self.pid().join(config)
+    }
+
     /// Folder of what is too big for memory.
     pub fn spool(&self) -> PathBuf {
         self.dir.join("spool")

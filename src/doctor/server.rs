@@ -228,8 +228,9 @@ fn failover(facts: &ServerFacts) -> Check {
             "failover",
             "the slot is made with failover: a standby that synchronises slots can go on with it",
         ),
-        false => Check::warn("failover", "slots do not outlive a failover before PostgreSQL 17")
-            .help(Remedy::note("after a failover: repcloud reset --all --recopy")),
+        false => Check::warn("failover", "slots do not outlive a failover before PostgreSQL 17").help(
+            Remedy::note("after a failover, for each source: repcloud reset --source SOURCE --all --recopy"),
+        ),
     }
 }
 

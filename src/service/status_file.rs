@@ -1,4 +1,4 @@
-//! A running stream's state as a file in `REPCLOUD_HOME/pid`, for `status`.
+//! A running stream's state as a file in a folder of `REPCLOUD_HOME/pid`, for `status`.
 
 use std::fs;
 use std::io;
@@ -29,6 +29,7 @@ pub fn write(folder: &Path, view: &StreamView) -> io::Result<()> {
     if !view.held && read(folder, &view.source, &view.target).is_some_and(other) {
         return Ok(());
     }
+    fs::create_dir_all(folder)?;
     let path = path(folder, &view.source, &view.target);
     let draft = path.with_extension("json.new");
     fs::write(&draft, serde_json::to_vec(&Written { view, began: view.pid.and_then(began) })?)?;

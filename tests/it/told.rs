@@ -154,6 +154,21 @@ async fn a_target_table_of_two_streams_is_not_dropped_by_guess() {
     assert_eq!(stream.target.value("SELECT count(*) FROM t").await, "300");
 }
 
+/// Two configurations, staging beside production, may use the same names for their connections.
+#[tokio::test]
+async fn a_configuration_with_the_same_names_does_not_show_the_stream_of_another_one() {
+    let stream = Stream::new(SCHEMA, "", &[ENTRY]).await;
+    let other =
+        configuration(&stream.pair, &[ENTRY]).replace("database = \"app\"", "database = \"postgres\"");
+    stream.program.write("config/other.toml", &other);
+    let running = stream.program.spawn(&["stream", "--source", "prod"]);
+    wait::until("it streams", LIMIT, async || status(&stream)["state"] == "streaming").await;
+    let shown = stream.program.json(&["--config", "other", "status"], LIMIT)["streams"][0].take();
+    assert!(shown["pid"].is_null() && shown["state"] != "streaming", "{shown}");
+    running.terminate();
+    running.wait(LIMIT).expect_code(0);
+}
+
 /// A command that is printed can be typed as it is.
 #[tokio::test]
 async fn a_table_that_needs_a_person_names_the_command_that_helps() {

@@ -372,7 +372,7 @@ async fn a_running_stream_is_verified_and_shows_where_it_is() {
 #[tokio::test]
 async fn with_its_last_table_a_stream_leaves_nothing_behind() {
     let stream = both().await;
-    let file = stream.program.home().join("pid/stream_prod__copy.json");
+    let file = stream.program.home().join("pid/default/stream_prod__copy.json");
     assert!(file.exists());
     for table in ["public.bad", "public.good"] {
         stream.program.run(&["drop-table", table, "--yes"], LIMIT).expect_code(0);

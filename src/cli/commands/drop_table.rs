@@ -55,7 +55,7 @@ pub fn run(context: &Context, args: &DropTableArgs) -> Result<Exit, Failure> {
         let dropped = drop_table(&options, &args.table, args.archive, &events).await.map_err(failed)?;
         if dropped.last {
             // What the last process said of itself is no stream's any more.
-            let (folder, key) = (context.home.pid(), &options.key);
+            let (folder, key) = (context.streams_folder(), &options.key);
             status_file::remove(folder.as_path(), &key.source, &key.target)
                 .map_err(|e| Failure::from(anyhow::Error::new(e)))?;
         }

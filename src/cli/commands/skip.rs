@@ -60,7 +60,7 @@ fn the_one<'a>(
     if let [only] = streams {
         return Ok(only);
     }
-    let folder = context.home.pid();
+    let folder = context.streams_folder();
     let lsn = args.lsn.to_string();
     let stopped_there = |options: &&StreamOptions| {
         status_file::read(&folder, &options.key.source, &options.key.target)

@@ -55,8 +55,7 @@ pub fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> {
 async fn show(context: &Context, clear: bool) -> Result<(), Failure> {
     let all = all_streams(context);
     let reads = all.iter().map(|options| {
-        let running =
-            status_file::read(context.home.pid().as_path(), &options.key.source, &options.key.target);
+        let running = status_file::read(&context.streams_folder(), &options.key.source, &options.key.target);
         status_read::read(options, running)
     });
     let streams = join_all(reads).await;

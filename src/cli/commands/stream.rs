@@ -48,7 +48,7 @@ async fn run_all(
         async move {
             let board = Board::new(first_view(options));
             let events = stream_events(&options.key);
-            let shown = Shown::new(context.home.pid(), bars.as_ref());
+            let shown = Shown::new(context.streams_folder(), bars.as_ref());
             let result = {
                 let work = flow::run(options, until, &events, &board, stop);
                 tokio::select! {
