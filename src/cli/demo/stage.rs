@@ -139,9 +139,9 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// The folder with the status files.
-    pub(super) fn pid(&self) -> PathBuf {
-        self.path.join("pid")
+    /// The folder with the status files of the demo's one configuration.
+    pub(super) fn streams(&self) -> PathBuf {
+        self.path.join("pid/default")
     }
 
     /// Where the output of the demo's repcloud goes.

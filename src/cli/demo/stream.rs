@@ -62,7 +62,7 @@ impl Stream {
         if let Some(status) = self.child.try_wait().context("cannot watch `repcloud stream`")? {
             return Err(Failure::from(ended(status, home)));
         }
-        let view = status_file::read(&home.streams("default"), "shop", "warehouse");
+        let view = status_file::read(&home.streams(), "shop", "warehouse");
         Ok(view.filter(|view| view.pid == Some(self.pid)))
     }
 
