@@ -13,6 +13,7 @@ use crate::repack::options::{RepackOptions, Selection};
 use crate::repack::report::TableReport;
 use crate::repack::run::unfinished;
 use crate::repack::select;
+use crate::repack::shadow::relation_oid;
 use crate::repack::state::{self, RepackRow, RepackState};
 use crate::repack::table_run::run_table;
 
@@ -44,12 +45,19 @@ pub async fn abort(
     }
     let session = pg::connect(&options.connect).await?;
     let selection = select::with_partitions(&session, &options.selection).await?;
-    session.close().await?;
+    let known = state::exists(&session).await?;
     for name in &selection.tables {
-        if !tables.iter().any(|(table, _)| table == name) {
-            tables.push((name.clone(), None));
+        if tables.iter().any(|(table, _)| table == name) {
+            continue;
         }
+        // It may have had another name when its repack began.
+        let row = match relation_oid(&session, name).await? {
+            Some(oid) if known => state::read_begun(&session, oid).await?,
+            _ => None,
+        };
+        tables.push((name.clone(), row));
     }
+    session.close().await?;
     let mut reports = Vec::new();
     for (table, row) in &tables {
         let mut tries = TRIES;

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::capture::auto::Way;
 use crate::catalog::read_table;
 use crate::model::Oid;
 use crate::repack::dependents;
 use crate::repack::error::RepackError;
 use crate::repack::fingerprint::{expected, fingerprint};
-use crate::repack::job::Unusable;
+use crate::repack::job::{Goal, SlotFact, Unusable};
 use crate::repack::plan::{PlanError, PlanOptions, plan};
 use crate::repack::report::Outcome;
 use crate::repack::runner::{Definition, Job};
@@ -61,6 +62,26 @@ impl Job<'_> {
             },
             Err(_) => error,
         }
+    }
+
+    /// An unfinished repack goes on reading changes as it began to, and no other way can be asked of it.
+    ///
+    /// # Errors
+    /// One was.
+    pub(crate) fn reads_as_begun(&self, goal: Goal, slot: SlotFact) -> Result<(), RepackError> {
+        if slot == SlotFact::Absent || !matches!(goal, Goal::Repack | Goal::Prepare) {
+            return Ok(());
+        }
+        let ways = self.options.settings.capture.ways();
+        let begun = match self.queue {
+            true if !ways.contains(&Way::Triggers) => "trigger",
+            false if ways == [Way::Triggers] => "slot",
+            _ => return Ok(()),
+        };
+        Err(RepackError::Refused(vec![format!(
+            "table {}: its unfinished repack was begun with --capture {begun}; go on with that, or undo it first (repcloud abort)",
+            self.table
+        )]))
     }
 
     /// The error of a repack whose table went away.

@@ -37,6 +37,7 @@ const OURS: &[&str] = &[
     "sql_name",
     "role",
     "role_is_owner",
+    "database",
     "may_create_in_database",
     "may_create_in_schema",
     "tablespaces",

@@ -8,6 +8,7 @@ use futures_util::future::try_join_all;
 use crate::model::TableName;
 use crate::pg::{self, ConnectOptions, Session};
 use crate::repack::error::{RepackError, doing};
+use crate::repack::long_work::LongWork;
 use crate::repack::plan::IndexBuild;
 use crate::repack::shadow::{OURS, relation_oid};
 
@@ -18,6 +19,7 @@ pub(crate) async fn build(
     builds: &[IndexBuild],
     workers: usize,
     maintenance_work_mem: Option<&str>,
+    long: &LongWork,
 ) -> Result<(), RepackError> {
     let mut missing = Vec::new();
     for build in builds {
@@ -32,7 +34,7 @@ pub(crate) async fn build(
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let next = &next;
     let worker = || async move {
-        let session = index_session(connect, maintenance_work_mem).await?;
+        let session = index_session(connect, maintenance_work_mem, long).await?;
         while let Some(build) = next() {
             let what = format!("building index {} of the shadow", build.name);
             session.batch_execute(&build.statements.join("; ")).await.map_err(doing(what))?;
@@ -68,11 +70,10 @@ async fn attach(connect: &ConnectOptions, builds: &[IndexBuild]) -> Result<(), R
 async fn index_session(
     connect: &ConnectOptions,
     maintenance_work_mem: Option<&str>,
+    long: &LongWork,
 ) -> Result<Session, RepackError> {
-    let session = pg::connect(connect).await?;
-    session
-        .batch_execute("SET statement_timeout = 0; SET synchronous_commit = off; SET search_path = ''")
-        .await?;
+    let session = long.session(connect).await?;
+    session.batch_execute("SET synchronous_commit = off; SET search_path = ''").await?;
     if let Some(memory) = maintenance_work_mem {
         let sql = "SELECT pg_catalog.set_config('maintenance_work_mem', $1, false)";
         session.execute(sql, &[&memory]).await.map_err(doing("setting maintenance_work_mem"))?;

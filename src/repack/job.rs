@@ -129,6 +129,22 @@ pub enum Step {
     NotPrepared(Option<Unusable>),
 }
 
+impl Step {
+    /// Goes on with what an earlier process may have left.
+    pub fn works(self) -> bool {
+        matches!(
+            self,
+            Step::MakeShadow
+                | Step::MakeSlot
+                | Step::CopyRows
+                | Step::BuildIndexes
+                | Step::CatchUp
+                | Step::Verify
+                | Step::Swap
+        )
+    }
+}
+
 /// Decides.
 pub fn next_step(facts: &Facts, goal: Goal) -> Step {
     match whatever_it_takes(facts, goal) {

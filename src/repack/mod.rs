@@ -19,6 +19,8 @@ pub mod fingerprint;
 mod indexes;
 pub mod job;
 mod lanes;
+mod leftover;
+mod long_work;
 pub mod options;
 pub mod plan;
 pub mod preflight;

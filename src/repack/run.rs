@@ -12,6 +12,7 @@ use crate::repack::compare::Compared;
 use crate::repack::error::RepackError;
 use crate::repack::job::Goal;
 use crate::repack::options::{RepackOptions, Selection};
+use crate::repack::preflight;
 use crate::repack::report::{Outcome, TableReport};
 use crate::repack::select;
 use crate::repack::shadow;
@@ -169,7 +170,13 @@ pub async fn control(options: &RepackOptions, request: &str) -> Result<Vec<Table
 /// Makes schemas and state tables.
 pub async fn create_schema(options: &RepackOptions) -> Result<(), RepackError> {
     let session = pg::connect(&options.connect).await?;
-    shadow::ensure_schemas(&session).await?;
+    // Says whose schema it is where our role may not even look into it.
+    state::exists(&session).await?;
+    if let Err(error) = shadow::ensure_schemas(&session).await {
+        let findings = preflight::check_rights(&session).await.unwrap_or_default();
+        let reasons: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        return Err(if reasons.is_empty() { error } else { RepackError::Refused(reasons) });
+    }
     Ok(session.close().await?)
 }
 

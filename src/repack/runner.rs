@@ -17,6 +17,7 @@ use crate::repack::dependents::Inventory;
 use crate::repack::error::RepackError;
 use crate::repack::fingerprint::Fingerprint;
 use crate::repack::job::{Facts, Goal, Place, SlotFact, Step, Unusable, next_step};
+use crate::repack::leftover;
 use crate::repack::options::{RepackOptions, VerifyLevel};
 use crate::repack::plan::RepackPlan;
 use crate::repack::preflight::slot;
@@ -96,11 +97,17 @@ impl Job<'_> {
     }
 
     pub(crate) async fn drive(&mut self, goal: Goal) -> Result<Outcome, RepackError> {
-        let mut begun_anew = 0;
+        let (mut begun_anew, mut works) = (0, false);
         loop {
             let (canceller, stop) = (self.session.canceller(), self.stop.clone());
             let facts = unless_stopped(canceller, &stop, self.facts(goal)).await?;
             let step = next_step(&facts, goal);
+            if step.works() && !works {
+                self.reads_as_begun(goal, facts.slot)?;
+                // What ended the process before is no news of this one.
+                state::forget_error(&self.session, self.oid).await?;
+                works = true;
+            }
             match step {
                 Step::Plan => self.begin(goal).await?,
                 Step::MakeShadow => shadow::make(&self.session, self.oid, &self.definition()?.plan).await?,
@@ -271,23 +278,12 @@ impl Job<'_> {
         Ok(self.session.query_one(sql, &[&names]).await?.try_get(0)?)
     }
 
-    /// The shadow we made; before that, anything in our schema that bears its name.
+    /// The shadow we made; before that, anything in our schema that belongs to the table.
     async fn shadow_there(&self, row: Option<&RepackRow>, finished: bool) -> Result<bool, RepackError> {
-        let there = relation_oid(&self.session, &self.shadow_name()).await?;
-        match (there, row.filter(|r| !finished && r.shadow_oid != 0)) {
-            (None, _) => Ok(false),
-            (Some(there), Some(row)) => Ok(there == row.shadow_oid),
-            (Some(there), None) => Ok(!self.is_anothers(there).await?),
+        match row.filter(|r| !finished && r.shadow_oid != 0) {
+            Some(row) => Ok(relation_oid(&self.session, &self.shadow_name()).await? == Some(row.shadow_oid)),
+            None => Ok(!leftover::shadows(&self.session, self.oid, self.table).await?.is_empty()),
         }
-    }
-
-    /// Two tables of one name in different schemas have one name for their shadows: the first come has it.
-    async fn is_anothers(&self, shadow: Oid) -> Result<bool, RepackError> {
-        if !state::exists(&self.session).await? {
-            return Ok(false);
-        }
-        let rows = state::read_all(&self.session).await?;
-        Ok(rows.iter().any(|r| r.shadow_oid == shadow && r.table_oid != self.oid && r.is_unfinished()))
     }
 
     pub(crate) fn shadow_name(&self) -> TableName {
@@ -352,10 +348,9 @@ impl Job<'_> {
         if checkpoint::schema_version(&self.session).await?.is_some() {
             shadow::remove_capture(&self.session, self.oid, &self.slot).await?;
         }
-        if let Some(there) = relation_oid(&self.session, &self.shadow_name()).await?
-            && !self.is_anothers(there).await?
-        {
-            shadow::drop_shadow(&self.session, self.oid, &self.shadow_name()).await?;
+        // Not by the table's name alone: it may be another one now.
+        for shadow in leftover::shadows(&self.session, self.oid, self.table).await? {
+            shadow::drop_shadow(&self.session, self.oid, &shadow).await?;
         }
         if state::exists(&self.session).await? {
             state::set_state(&self.session, self.oid, RepackState::Abandoned).await?;

@@ -19,6 +19,7 @@ use crate::pg::replication::ReplicationClient;
 use crate::pg::{ConnectOptions, Session};
 use crate::repack::dependents::inheritance;
 use crate::repack::error::{RepackError, doing};
+use crate::repack::leftover;
 use crate::repack::plan::{OLD_SCHEMA, RepackPlan, SHADOW_SCHEMA};
 use crate::repack::state::{self, RepackRow};
 
@@ -64,10 +65,7 @@ pub(crate) async fn drop_schemas(session: &Session) -> Result<(), RepackError> {
             names.join(", ")
         )]));
     }
-    for schema in [OURS, OLD] {
-        let sql = format!("DROP SCHEMA IF EXISTS {schema}");
-        session.batch_execute(&sql).await.map_err(doing(format!("dropping schema {schema}")))?;
-    }
+    leftover::drop_copies(session).await?;
     let there = "SELECT pg_catalog.to_regnamespace('repcloud') IS NOT NULL";
     if !session.query_one(there, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(());
@@ -283,22 +281,39 @@ async fn end_walsender(session: &Session, slot: &str) -> Result<(), RepackError>
     })
 }
 
-/// Ends sessions of ours that still use the shadow: those of a process that was frozen in the middle of a copy or an index. Only the
-/// holder of the table's lock calls this.
-async fn end_users(session: &Session, shadow: &TableName) -> Result<(), RepackError> {
+/// Ends sessions of ours that still use the shadow: those of a process that was frozen, stopped or killed in the middle of a copy or an
+/// index. Only the holder of the table's lock calls this. A relation that is no shadow (any more) is left alone. Returns the sessions
+/// that have not ended.
+async fn end_users(session: &Session, shadow: Oid) -> Result<Vec<i32>, RepackError> {
     const LIMIT: Duration = Duration::from_secs(10);
-    let sql = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+    let sql = "SELECT a.pid, pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
                WHERE a.usename = current_user AND a.application_name LIKE 'repcloud %' AND a.pid <> pg_catalog.pg_backend_pid() \
                AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' \
-                   AND l.relation = pg_catalog.to_regclass($1) \
+                   AND l.relation = $1 AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = $1 \
+                       AND c.relnamespace = pg_catalog.to_regnamespace($2)) \
                    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))";
-    let name = shadow.to_string();
     let began = Instant::now();
-    // One that does not end is met again when the lock is asked for.
-    while !session.query(sql, &[&name]).await?.is_empty() && began.elapsed() < LIMIT {
+    loop {
+        let rows = session.query(sql, &[&shadow, &OURS]).await?;
+        if rows.is_empty() || began.elapsed() > LIMIT {
+            return Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?);
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
+}
+
+/// The same for one that takes over the shadow as another process left it: what that one had asked the server for would go on beside it.
+pub(crate) async fn take_over(session: &Session, shadow: Oid, table: &TableName) -> Result<(), RepackError> {
+    let began = Instant::now();
+    let left: Vec<String> = end_users(session, shadow).await?.iter().map(ToString::to_string).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "ending what an earlier process began on the copy of {table} (server processes {})",
+        left.join(", ")
+    );
+    Err(RepackError::TimedOut { what, seconds: began.elapsed().as_secs() })
 }
 
 /// Drops the shadow; nobody but us uses it, so it waits only for an autovacuum that gives way.
@@ -307,7 +322,10 @@ pub(crate) async fn drop_shadow(
     table: Oid,
     shadow: &TableName,
 ) -> Result<(), RepackError> {
-    end_users(session, shadow).await?;
+    if let Some(oid) = relation_oid(session, shadow).await? {
+        // One that does not end is met again when the lock is asked for.
+        end_users(session, oid).await?;
+    }
     // The materialized views that were made over it; what anybody else made over it stays in the way.
     let over = "WITH RECURSIVE over(oid) AS (SELECT pg_catalog.to_regclass($1)::oid UNION SELECT r.ev_class FROM over o \
         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = o.oid \

@@ -209,6 +209,11 @@ pub async fn read(client: &Client, table: Oid) -> Result<Option<RepackRow>, Repa
     client.query_opt(&sql, &[&table]).await?.as_ref().map(RepackRow::read).transpose()
 }
 
+/// The same where it is unfinished.
+pub async fn read_begun(client: &Client, table: Oid) -> Result<Option<RepackRow>, RepackError> {
+    Ok(read(client, table).await?.filter(RepackRow::is_unfinished))
+}
+
 /// All rows, unfinished ones first.
 pub async fn read_all(client: &Client) -> Result<Vec<RepackRow>, RepackError> {
     let sql = format!(
@@ -397,6 +402,13 @@ pub async fn set_changes(client: &Client, table: Oid, changes: u64) -> Result<()
 pub async fn set_error(client: &Client, table: Oid, error: &str) -> Result<(), RepackError> {
     let sql = "UPDATE repcloud.repack SET error = $2, updated_at = now() WHERE table_oid = $1";
     client.execute(sql, &[&table, &error]).await?;
+    Ok(())
+}
+
+/// What ended an earlier process: another one goes on. That rows differ stays.
+pub async fn forget_error(client: &Client, table: Oid) -> Result<(), RepackError> {
+    let sql = "UPDATE repcloud.repack SET error = NULL WHERE table_oid = $1 AND error IS NOT NULL AND differences = 0";
+    client.execute(sql, &[&table]).await?;
     Ok(())
 }
 

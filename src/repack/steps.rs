@@ -15,6 +15,7 @@ use crate::repack::converge::{Convergence, Look};
 use crate::repack::error::{RepackError, doing};
 use crate::repack::indexes;
 use crate::repack::lanes::{self, Decision};
+use crate::repack::long_work::LongWork;
 use crate::repack::options::{Selection, VerifyLevel};
 use crate::repack::preflight;
 use crate::repack::preflight::finding::Severity;
@@ -119,14 +120,18 @@ pub(crate) async fn build_indexes(job: &mut Job<'_>) -> Result<(), RepackError> 
     let mut following = job.following.take();
     let settings = &job.options.settings;
     let plan = &job.definition()?.plan;
+    let long = LongWork::default();
     let work = async {
         let workers = settings.index_workers.unwrap_or(job.options.run.jobs);
         let memory = settings.maintenance_work_mem.as_deref();
-        indexes::build(&job.options.connect, &job.session, &plan.indexes, workers, memory).await?;
+        indexes::build(&job.options.connect, &job.session, &plan.indexes, workers, memory, &long).await?;
         finish_shadow(job).await
     };
     let built = Box::pin(watch.over(beside(&mut following, work))).await;
     job.following = following;
+    if built.is_err() {
+        long.cancel().await;
+    }
     built?;
     job.report.index_seconds = began.elapsed().as_secs_f64();
     Ok(())
@@ -152,10 +157,9 @@ async fn finish_shadow(job: &Job<'_>) -> Result<(), RepackError> {
 
 /// Sets the visibility map, and the statistics unless they are not wanted: an index-only scan would be slow right after the
 /// swap, a plan without statistics bad.
-async fn vacuum(job: &Job<'_>) -> Result<(), RepackError> {
+async fn vacuum(job: &Job<'_>, long: &LongWork) -> Result<(), RepackError> {
     let vacuum = if job.options.settings.analyze_tables { "VACUUM (ANALYZE)" } else { "VACUUM" };
-    let session = pg::connect(&job.options.connect).await?;
-    session.batch_execute("SET statement_timeout = 0").await?;
+    let session = long.session(&job.options.connect).await?;
     let sql = format!("{vacuum} {}", job.shadow_name());
     session.batch_execute(&sql).await.map_err(doing("vacuuming the shadow"))?;
     session.close().await?;
@@ -174,14 +178,18 @@ pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) 
         job.following = Some(follow(job).await?);
     }
     let mut following = job.following.take();
+    let long = LongWork::default();
     let vacuumed = match &following {
         Some(now) if !now.is_open() && state_now == Some(RepackState::IndexesBuilt) => {
             let watch = control(job).await?;
-            watch.over(beside(&mut following, vacuum(job))).await
+            watch.over(beside(&mut following, vacuum(job, &long))).await
         }
         _ => Ok(()),
     };
     job.following = following;
+    if vacuumed.is_err() {
+        long.cancel().await;
+    }
     vacuumed?;
     if let Some(following) = &job.following {
         following.open();

@@ -19,7 +19,7 @@ use crate::repack::report::{NOTHING_TO_UNDO, Outcome, TableReport};
 use crate::repack::retries::Retries;
 use crate::repack::runner::{Job, control_session};
 use crate::repack::select;
-use crate::repack::shadow::relation_oid;
+use crate::repack::shadow::{self, relation_oid};
 use crate::repack::state::{self, RepackRow};
 use crate::repack::steps;
 use crate::repack::watch::{Shown, retained_wal, unless_stopped};
@@ -188,14 +188,16 @@ impl<'a> Run<'a> {
         job.close(result).await
     }
 
-    /// Which table is meant: that of an unfinished repack of this name, else the one that bears it.
+    /// Which table is meant: that of an unfinished repack of this name, else the one that bears it, whatever it was called when its
+    /// repack began.
     async fn find(&self, session: &Session) -> Result<Option<(Oid, Option<RepackRow>)>, RepackError> {
         let known = state::exists(session).await?;
         let unfinished = if known { state::read_unfinished(session, self.table).await? } else { None };
-        Ok(match unfinished {
-            Some(row) => Some((row.table_oid, Some(row))),
-            None => relation_oid(session, self.table).await?.map(|oid| (oid, None)),
-        })
+        if let Some(row) = unfinished {
+            return Ok(Some((row.table_oid, Some(row))));
+        }
+        let Some(oid) = relation_oid(session, self.table).await? else { return Ok(None) };
+        Ok(Some((oid, if known { state::read_begun(session, oid).await? } else { None })))
     }
 
     /// Our role may not even see the state: the rest of pre-flight is said all the same.
@@ -250,7 +252,8 @@ impl<'a> Run<'a> {
             Some((now, unfinished)) if now == oid => unfinished,
             _ => return Err(RepackError::Moved { table: table.clone() }),
         };
-        if unfinished.is_some() {
+        if let Some(row) = &unfinished {
+            shadow::take_over(&session, row.shadow_oid, table).await?;
             shown.planned.store(true, Ordering::Relaxed);
         }
         let typed = &options.run.rebuild;
@@ -321,6 +324,8 @@ pub(crate) async fn verify_table(
         Step::CatchUp | Step::KnownToDiffer => {
             Box::pin(steps::compare_caught_up(&mut job, facts.state)).await
         }
+        // Renamed or dropped: `repack`, `swap` and `abort` remove the copy, looking at it does not.
+        Step::Undo => Err(job.gone().await?),
         _ => Err(RepackError::Refused(vec![format!(
             "{table} has no copy that is ready to be compared; `repcloud prepare` makes one"
         )])),

@@ -68,7 +68,7 @@ pub struct RepackArgs {
     /// Sessions that copy, build indexes and, up to four, apply changes at once
     #[arg(long, value_name = "N", default_value_t = RunOptions::default().jobs, value_parser = jobs)]
     pub jobs: usize,
-    /// How much is compared before the exchange
+    /// How much is compared before the exchange; of a copy that `prepare` compared only `full` compares again
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
     pub verify: VerifyLevelArg,
     /// Longest time the table is locked for the exchange, in milliseconds

@@ -107,15 +107,27 @@ impl DefaultPartition {
         TableName::new(&self.schema, &self.table)
     }
 
-    fn way_out(&self) -> String {
+    fn way_out(&self, kept_out: &str) -> String {
         const MOVE: &str = "move its rows into partitions of their own";
         let Some(condition) = &self.condition else { return MOVE.to_owned() };
         let name = self.name();
         format!(
-            "ALTER TABLE {name} ADD CONSTRAINT repcloud_not_here CHECK (NOT {condition}) NOT VALID; \
-             ALTER TABLE {name} VALIDATE CONSTRAINT repcloud_not_here; drop it after the repack; or {MOVE}"
+            "ALTER TABLE {name} ADD CONSTRAINT {kept_out} CHECK (NOT {condition}) NOT VALID; \
+             ALTER TABLE {name} VALIDATE CONSTRAINT {kept_out}; drop it after the repack; or {MOVE}"
         )
     }
+}
+
+/// The name of a CHECK of the default partition that keeps this partition's rows out: one a partition, of 63 bytes at most, quoted.
+fn kept_out(inventory: &Inventory) -> String {
+    const LONGEST: usize = 63;
+    let (before, after) = ("repcloud_not_", format!("_{}", inventory.oid));
+    let name = &inventory.table.table;
+    let mut end = name.len().min(LONGEST - before.len() - after.len());
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    quote_ident(&format!("{before}{}{after}", &name[..end]))
 }
 
 fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
@@ -148,12 +160,18 @@ fn refuse(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
             );
         }
         if let Some(default) = &partition.default_partition {
-            refuse_default(default, &parent, &role, refusals);
+            refuse_default(inventory, default, &parent, refusals);
         }
     }
 }
 
-fn refuse_default(default: &DefaultPartition, parent: &TableName, role: &str, refusals: &mut Vec<Refusal>) {
+fn refuse_default(
+    inventory: &Inventory,
+    default: &DefaultPartition,
+    parent: &TableName,
+    refusals: &mut Vec<Refusal>,
+) {
+    let role = quote_ident(&inventory.head.role);
     let object = format!("table {}", default.name());
     if default.kind != "r" {
         let reason =
@@ -163,7 +181,7 @@ fn refuse_default(default: &DefaultPartition, parent: &TableName, role: &str, re
     if !default.may_alter && !default.may_lock {
         let belongs =
             format!("it is the default partition of {parent}, which the exchange locks; it belongs");
-        refusals.push(Refusal::without_rights(&object, belongs, &default.owner, role));
+        refusals.push(Refusal::without_rights(&object, belongs, &default.owner, &role));
     }
     if default.bytes > LARGEST_DEFAULT && !default.keeps_out {
         let size = bytes(u64::try_from(default.bytes).unwrap_or(0));
@@ -174,7 +192,7 @@ fn refuse_default(default: &DefaultPartition, parent: &TableName, role: &str, re
                     "it is the default partition of {parent}, has {size}, and would be scanned under the lock"
                 ),
             )
-            .remedy(default.way_out()),
+            .remedy(default.way_out(&kept_out(inventory))),
         );
     }
 }

@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
 pub(super) const QUERY: &str = concat!(
     "SELECT c.oid::int8 AS oid, pg_get_userbyid(c.relowner) AS owner, json_build_object(\
        'sql_name', format('%I.%I', n.nspname, c.relname), \
-       'role', current_user, \
+       'role', current_user, 'database', current_database(), \
        'role_is_owner', pg_has_role(c.relowner, 'USAGE'), \
        'may_create_in_database', has_database_privilege(current_database(), 'CREATE'), \
        'may_select', has_table_privilege(c.oid, 'SELECT'), \
@@ -89,6 +89,8 @@ pub struct Head {
     pub sql_name: String,
     /// Our role.
     pub role: String,
+    /// The database.
+    pub database: String,
     /// Our role is the owner or inherits its rights.
     pub role_is_owner: bool,
     /// Our role has CREATE on the database.
@@ -196,12 +198,13 @@ fn rights(inventory: &Inventory, refusals: &mut Vec<Refusal>) {
         );
     }
     if !head.may_create_in_database {
+        let database = quote_ident(&head.database);
         refusals.push(
             Refusal::new(
-                "the database",
+                format!("database {database}"),
                 format!("role {role} has no CREATE on it, so schema repcloud cannot be made"),
             )
-            .remedy(format!("GRANT CREATE ON DATABASE … TO {role}")),
+            .remedy(format!("GRANT CREATE ON DATABASE {database} TO {role}")),
         );
     }
     if !head.may_create_in_schema {

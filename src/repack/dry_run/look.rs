@@ -6,14 +6,18 @@ use tokio::time::Instant;
 use super::{DryRun, DryRunLine, LockForecast};
 use crate::model::Events;
 use crate::pg::{self, Session};
-use crate::repack::dependents;
+use crate::repack::dependents::{self, Inventory};
 use crate::repack::error::RepackError;
-use crate::repack::options::RepackOptions;
+use crate::repack::fingerprint::{Fingerprint, fingerprint};
+use crate::repack::options::{RepackOptions, typed};
 use crate::repack::plan::{PlanError, PlanOptions, RepackPlan, plan};
 use crate::repack::preflight::{self, Finding, is_refused, space};
+use crate::repack::rebuild::Rebuild;
 use crate::repack::report::TableReport;
 use crate::repack::runner::KEPT_PLANS;
 use crate::repack::select::{Missing, TableFacts, select};
+use crate::repack::shadow;
+use crate::repack::state::{self, RepackRow, RepackState};
 
 /// What was seen of one table.
 #[derive(Debug, Clone)]
@@ -81,8 +85,15 @@ async fn look_at(
 ) -> Result<Seen, RepackError> {
     let mut findings = server.to_vec();
     findings.extend(preflight::check_table(session, options, table).await?);
-    let planned =
-        if table.kind == 'r' { planned(session, options, table, &mut findings).await? } else { None };
+    let begun = begun(session, table).await?;
+    if begun.is_some() {
+        // What there is of it is gone on with.
+        findings.retain(|finding| finding.check != preflight::leftovers::CHECK);
+    }
+    let planned = match table.kind {
+        'r' => planned(session, options, table, begun.as_ref(), &mut findings).await?,
+        _ => None,
+    };
     let (plan, lock) = planned.unzip();
     let forecast = space::forecast(table);
     let run = DryRun {
@@ -96,21 +107,76 @@ async fn look_at(
     Ok(Seen { text: run.text(), line: SeenLine::Table(Box::new(run.json())), refused: is_refused(&findings) })
 }
 
+/// The unfinished repack that another one would go on with.
+async fn begun(session: &Session, table: &TableFacts) -> Result<Option<RepackRow>, RepackError> {
+    // Where our role may not see the state, that is refused by itself.
+    if !matches!(state::exists(session).await, Ok(true)) {
+        return Ok(None);
+    }
+    match state::read_begun(session, table.oid).await? {
+        None => {
+            let swapped = state::read_unfinished(session, &table.name).await?;
+            Ok(swapped.filter(|row| row.state == RepackState::Swapped && row.shadow_oid == table.oid))
+        }
+        row => Ok(row),
+    }
+}
+
+/// That it is there, and what would become of it now that the table is like this.
+fn go_on(options: &RepackOptions, table: &TableFacts, row: &RepackRow, inventory: &Inventory) -> Finding {
+    let table = &table.name;
+    let typed = typed(&options.connection, table);
+    let there = format!("a repack of it is unfinished, in state {}", row.state.as_str());
+    let changes = match Fingerprint::from_text(&row.fingerprint) {
+        _ if row.state == RepackState::Swapped => Vec::new(),
+        Ok(before) => before.differences(&fingerprint(inventory)),
+        Err(error) => vec![error.to_string()],
+    };
+    let goes_on = match (row.state, changes.is_empty()) {
+        (_, false) => {
+            format!("`repcloud repack {typed}` begins anew, as it was changed since ({})", changes.join("; "))
+        }
+        (RepackState::Planned | RepackState::ShadowReady, _) => {
+            format!(
+                "`repcloud repack {typed}` goes on with it, and copies the rows once more if the copy was cut off"
+            )
+        }
+        (RepackState::CaughtUp | RepackState::Verified, _) => {
+            format!(
+                "`repcloud repack {typed}` or `repcloud swap {typed}` goes on with it, without another copy"
+            )
+        }
+        _ => format!("`repcloud repack {typed}` goes on with it, without another copy"),
+    };
+    Finding::warn("unfinished", table, format!("{there}; {goes_on}"))
+}
+
 /// The statements, where the table is not refused; what hangs on it and refuses it joins `findings`.
 async fn planned(
     session: &Session,
     options: &RepackOptions,
     table: &TableFacts,
+    begun: Option<&RepackRow>,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<(RepackPlan, LockForecast)>, RepackError> {
     const CHECK: &str = "dependents";
-    let inventory = dependents::read(session, &table.name).await?;
+    let mut inventory = dependents::read(session, &table.name).await?;
+    let mut rebuild = options.run.rebuild.clone();
+    if let Some(row) = begun {
+        let ours = shadow::publications(&row.slot);
+        inventory.forget_publications(&ours.iter().map(String::as_str).collect::<Vec<_>>());
+        match Rebuild::from_text(&row.rebuild).unwrap_or_default().resumed(&rebuild) {
+            Ok(resumed) => rebuild = resumed,
+            Err(why) => findings.push(Finding::refuse("unfinished", &table.name, why)),
+        }
+        findings.push(go_on(options, table, row, &inventory));
+    }
     findings.extend(preflight::dependents::judge(&inventory, findings));
     if is_refused(findings) {
         return Ok(None);
     }
     let fillfactor = options.table_settings(&table.name).fillfactor;
-    match plan(&inventory, &PlanOptions::new(fillfactor, &options.run.rebuild)) {
+    match plan(&inventory, &PlanOptions::new(fillfactor, &rebuild)) {
         Ok(plan) => {
             if let Some(identity) = &plan.key.identity {
                 let problem = "its replica identity does not name the rows of a change";

@@ -8,7 +8,8 @@ use crate::repack::options::{RepackOptions, typed};
 use crate::repack::select::TableFacts;
 use crate::repack::state::{self, slot_name};
 
-const CHECK: &str = "leftovers";
+/// The name of the check.
+pub(crate) const CHECK: &str = "leftovers";
 
 /// Names that a table's copy has in schema repcloud_new, and the old table in repcloud_old: those of the tables $1 themselves.
 const NAMES: &str = "\

@@ -78,6 +78,11 @@ pub async fn check(
     Ok(findings)
 }
 
+/// What our role may not make on this server, whatever table it is about.
+pub async fn check_rights(session: &Session) -> Result<Vec<Finding>, PreflightError> {
+    Ok(server::judge(&server::read(session).await?, &[]))
+}
+
 /// What does not depend on the table; once a run.
 pub async fn check_server(
     session: &Session,

@@ -128,3 +128,36 @@ async fn a_restarted_server_is_waited_for() {
     finished.1.expect_code(0);
     assert_eq!(live.admin.table_hash("orders").await, before);
 }
+
+/// Its index is built no further as long as somebody holds advisory lock 5.
+const SLOW: &str = "CREATE FUNCTION slow(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN \
+        PERFORM pg_catalog.pg_advisory_xact_lock_shared(5); RETURN id; END $$; \
+    CREATE TABLE big_t (id int PRIMARY KEY, v text); INSERT INTO big_t SELECT i, 'v' || i FROM generate_series(1, 50) i; \
+    CREATE INDEX big_t_idx ON big_t (slow(id))";
+
+#[tokio::test]
+async fn an_index_that_was_being_built_does_not_meet_the_next_process() {
+    let live = Live::new(SLOW, "").await;
+    let building = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%big_t_idx%' AND state = 'active'";
+    let arguments = ["repack", "--table", "public.big_t"];
+    for stop in [true, false] {
+        let holder = live.session("app").await;
+        holder.exec("SELECT pg_advisory_lock(5)").await;
+        let running = live.program.spawn(&arguments);
+        until("the index is being built", LIMIT, || async { live.admin.value(building).await == "1" }).await;
+        if stop {
+            running.terminate();
+            running.wait(LIMIT).expect_code(130);
+            until("it is cancelled", LIMIT, || async { live.admin.value(building).await == "0" }).await;
+        } else {
+            running.kill();
+        }
+        live.owner.exec("UPDATE repcloud.repack SET error = 'of the first'").await;
+        let next = live.program.spawn(&["repack", "--json", "--table", "public.big_t"]);
+        let shown = "SELECT count(*) FROM repcloud.repack WHERE error IS NULL";
+        until("the old error is gone", LIMIT, || async { live.admin.value(shown).await == "1" }).await;
+        holder.exec("SELECT pg_advisory_unlock(5)").await;
+        next.wait(LIMIT).expect_code(0);
+        live.assert_clean().await;
+    }
+}

@@ -15,12 +15,14 @@ mod load;
 mod options;
 mod partitions;
 mod rebuilt;
+mod renamed;
 mod settings;
 mod several;
 mod tampered;
 mod trigger;
 mod under_lock;
 mod undone;
+mod unfinished;
 mod waits;
 mod ways;
 

@@ -243,25 +243,37 @@ async fn killed_in_each_state(end: &str) {
     load.finish(&live).await;
 }
 
-/// What the refusal prints is run as it stands; then ATTACH has nothing to scan.
+/// What the refusals print is run as it stands, for each partition; then ATTACH has nothing to scan.
 #[tokio::test]
 async fn a_large_default_partition_that_keeps_the_rows_out_is_not_in_the_way() {
-    let schema = "CREATE TABLE q (k text PRIMARY KEY, v text) PARTITION BY LIST (k); \
+    let long = format!("É \"{}", "b".repeat(58));
+    let quoted = format!("\"{}\"", long.replace('"', "\"\""));
+    let schema = format!(
+        "CREATE TABLE q (k text PRIMARY KEY, v text) PARTITION BY LIST (k); \
         CREATE TABLE qa PARTITION OF q FOR VALUES IN ('a', 'it''s'); CREATE TABLE qd PARTITION OF q DEFAULT; \
-        ALTER TABLE qd ALTER v SET STORAGE PLAIN; INSERT INTO q VALUES ('a', 'v'); \
-        INSERT INTO qd SELECT 'd' || i, repeat('x', 1900) FROM generate_series(1, 20000) i";
-    let live = Live::new(schema, "").await;
-    let (refused, reports) = live.repack(&["--table", "public.qa"]);
-    refused.expect_code(3);
-    let reason = reports[0]["reason"].as_str().unwrap();
-    assert!(reason.contains("would be scanned under the lock"), "{reason}");
-    let (_, statements) = reason.split_once("; ALTER TABLE").expect(reason);
-    let (statements, _) = statements.split_once("; drop it after").expect(reason);
-    live.owner.exec(&format!("ALTER TABLE{statements}")).await;
-    let dry = live.repack(&["--table", "public.qa", "--dry-run"]).1;
-    assert_eq!(dry[0]["lock"]["scans_ms"], 0.0, "{dry:?}");
-    live.repack(&["--table", "public.qa"]).0.expect_code(0);
-    assert_eq!(live.admin.value("SELECT count(*) FROM qa").await, "1");
-    live.owner.exec("ALTER TABLE qd DROP CONSTRAINT repcloud_not_here").await;
+        CREATE TABLE {quoted} PARTITION OF q FOR VALUES IN ('b'); \
+        ALTER TABLE qd ALTER v SET STORAGE PLAIN; INSERT INTO q VALUES ('a', 'v'), ('b', 'w'); \
+        INSERT INTO qd SELECT 'd' || i, repeat('x', 1900) FROM generate_series(1, 20000) i"
+    );
+    let live = Live::new(&schema, "").await;
+    for name in ["qa", &quoted] {
+        let table = format!("public.{name}");
+        let (refused, reports) = live.repack(&["--table", &table]);
+        refused.expect_code(3);
+        let reason = reports[0]["reason"].as_str().unwrap();
+        assert!(reason.contains("would be scanned under the lock"), "{reason}");
+        let (_, statements) = reason.split_once("; ALTER TABLE").expect(reason);
+        let (statements, _) = statements.split_once("; drop it after").expect(reason);
+        live.owner.exec(&format!("ALTER TABLE{statements}")).await;
+        let dry = live.repack(&["--table", &table, "--dry-run"]).1;
+        assert_eq!(dry[0]["lock"]["scans_ms"], 0.0, "{dry:?}");
+        live.repack(&["--table", &table]).0.expect_code(0);
+        assert_eq!(live.admin.value(&format!("SELECT count(*) FROM {quoted}")).await, "1");
+    }
+    let names = live
+        .admin
+        .value("SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'qd'::regclass AND contype = 'c'")
+        .await;
+    assert!(names.contains("repcloud_not_qa_") && names.contains("repcloud_not_É \"bb"), "{names}");
     live.assert_clean().await;
 }
