@@ -182,7 +182,7 @@ pub(crate) async fn catch_up(job: &mut Job<'_>, state_now: Option<RepackState>) 
     let vacuumed = match &following {
         Some(now) if !now.is_open() && state_now == Some(RepackState::IndexesBuilt) => {
             let watch = control(job).await?;
-            watch.over(beside(&mut following, vacuum(job, &long))).await
+            Box::pin(watch.over(beside(&mut following, vacuum(job, &long)))).await
         }
         _ => Ok(()),
     };
