@@ -248,7 +248,7 @@ async fn objects_of_others() {
         by_admin(
             "database_right",
             "REVOKE CREATE ON DATABASE database_right FROM app",
-            &["the database: role app has no CREATE on it"],
+            &["database database_right: role app has no CREATE on it"],
         ),
     ])
     .await;
