@@ -9,8 +9,9 @@ use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use crate::model::{Change, Tuple, Value};
+use crate::model::{Change, Relation, Tuple, Value};
 
 /// A change of one of several tables.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,10 @@ pub(super) fn order(links: &[Link<'_>]) -> Option<Vec<usize>> {
     let mut moved = false;
     for part in links.split_inclusive(|link| matches!(link.change, Change::Truncate { .. })) {
         let begin = all.len();
-        let found = if is_chained(part) { None } else { chained(part).filter(|places| !places.is_sorted()) };
+        let found = match is_chained(part) || is_reshaped(part) {
+            true => None,
+            false => chained(part).filter(|places| !places.is_sorted()),
+        };
         moved |= found.is_some();
         all.extend(found.unwrap_or_else(|| (0..part.len()).collect()).into_iter().map(|place| begin + place));
     }
@@ -58,6 +62,20 @@ fn is_chained(part: &[Link<'_>]) -> bool {
             (link.table, key).hash(&mut hasher);
             left.insert(hasher.finish(), touch.after).is_none_or(|left| left == touch.before)
         })
+    })
+}
+
+/// True when the columns of a table were changed in between: its rows of before are not those of after, and their chains tell nothing.
+fn is_reshaped(part: &[Link<'_>]) -> bool {
+    let mut shapes: HashMap<usize, &Arc<Relation>> = HashMap::new();
+    part.iter().any(|link| {
+        let (Change::Insert { relation, .. }
+        | Change::Update { relation, .. }
+        | Change::Delete { relation, .. }) = link.change
+        else {
+            return false;
+        };
+        !Arc::ptr_eq(shapes.entry(link.table).or_insert(relation), relation)
     })
 }
 
@@ -175,12 +193,10 @@ fn sorted(followers: &[Vec<usize>], mut waits_for: Vec<usize>) -> Option<Vec<usi
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{OldTuple, Relation, RelationColumn, ReplicaIdentity, TableName};
+    use crate::model::{OldTuple, RelationColumn, ReplicaIdentity, TableName};
 
     type Row = (u8, u8);
 
@@ -205,8 +221,8 @@ mod tests {
         [Value::Text(id.as_bytes()), Value::Text(v.as_bytes())].into_iter().collect()
     }
 
-    fn change((before, after): (Option<Row>, Option<Row>)) -> Change {
-        let relation = relation();
+    fn change((before, after): (Option<Row>, Option<Row>), relation: &Arc<Relation>) -> Change {
+        let relation = relation.clone();
         match (before.map(tuple), after.map(tuple)) {
             (None, Some(new)) => Change::Insert { relation, new },
             (Some(old), Some(new)) => Change::Update { relation, old: Some(OldTuple::Full(old)), new },
@@ -218,8 +234,8 @@ mod tests {
     }
 
     fn with_links<T>(steps: &[(Option<Row>, Option<Row>)], look: impl Fn(&[Link<'_>]) -> T) -> T {
-        let key = vec!["id".to_owned()];
-        let changes: Vec<Change> = steps.iter().copied().map(change).collect();
+        let (key, relation) = (vec!["id".to_owned()], relation());
+        let changes: Vec<Change> = steps.iter().map(|step| change(*step, &relation)).collect();
         look(&changes.iter().map(|change| Link { table: 0, key: &key, change }).collect::<Vec<_>>())
     }
 
@@ -259,8 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_moves_where_columns_were_changed_in_between() {
+        let key = vec!["id".to_owned()];
+        let (before, after) = (relation(), relation());
+        let changes = [change((None, Some((2, 9))), &before), change((B, None), &after)];
+        let links = changes.each_ref().map(|change| Link { table: 0, key: &key, change });
+        assert_eq!(order(&links), None);
+    }
+
+    #[test]
     fn rows_without_a_key_stay() {
-        let changes = [change((None, Some((2, 9)))), change((B, None))];
+        let relation = relation();
+        let changes = [change((None, Some((2, 9))), &relation), change((B, None), &relation)];
         let links: Vec<Link<'_>> = changes.iter().map(|change| Link { table: 0, key: &[], change }).collect();
         assert_eq!(order(&links), None);
     }
