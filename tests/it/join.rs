@@ -12,15 +12,15 @@ use crate::support::scaled;
 use crate::support::stream::{LIMIT, Stream, configuration};
 use crate::support::wait;
 
-const TABLES: &str = "
+pub(crate) const TABLES: &str = "
     CREATE TABLE public.old (id int PRIMARY KEY, v text);
     CREATE TABLE public.late (id int PRIMARY KEY, v text, big text);
     ALTER TABLE late ALTER big SET STORAGE EXTERNAL;
     CREATE TABLE public.elsewhere (id int);
     INSERT INTO old SELECT i, 'first' FROM generate_series(1, 20) i;
     INSERT INTO late SELECT i, 'first', repeat('x', 9000) FROM generate_series(1, 200) i";
-const OLD: &str = "mode = \"dml\"\ntables = [\"public.old\"]";
-const LATE: &str = "mode = \"dml\"\ntables = [\"public.late\"]";
+pub(crate) const OLD: &str = "mode = \"dml\"\ntables = [\"public.old\"]";
+pub(crate) const LATE: &str = "mode = \"dml\"\ntables = [\"public.late\"]";
 
 fn add_late(stream: &Stream) {
     stream.program.write("config/default.toml", &configuration(&stream.pair, &[OLD, LATE]));
@@ -121,13 +121,16 @@ async fn a_copy_that_cannot_be_leaves_the_others_alone() {
     assert_same(&stream.source, &stream.target, "late").await;
 }
 
-/// A table is copied again and again, and the process is killed at any moment of it, under changes to both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaled_killed_while_a_table_joins() {
+    killed_while_late_is_copied(Stream::new(TABLES, "", &[OLD, LATE]).await, Duration::from_secs(2)).await;
+}
+
+/// A table is copied again and again, and the process is killed at any moment of it, after `longest` at the latest, under changes to both.
+pub(crate) async fn killed_while_late_is_copied(stream: Stream, longest: Duration) {
     let seed: u64 = rand::rng().random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let stream = Stream::new(TABLES, "", &[OLD, LATE]).await;
     stream.catch_up();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn({
@@ -155,7 +158,7 @@ async fn scaled_killed_while_a_table_joins() {
         }
         let mut running = stream.program.spawn(&["stream", "--source", "prod"]);
         // The moment is the test's subject.
-        tokio::time::sleep(Duration::from_millis(random.random_range(100..2000))).await;
+        tokio::time::sleep(random.random_range(Duration::from_millis(100)..longest)).await;
         assert!(running.is_running(), "{}", running.stderr());
         running.kill();
     }
