@@ -115,12 +115,14 @@ fn touches<'a>(place: usize, link: &Link<'a>) -> impl Iterator<Item = (Values<'a
         let column = |name: &String| Some(text(tuple.get(relation?.column_index(name)?)?));
         columns.iter().map(column).collect::<Option<Values<'a>>>().filter(|key| !key.is_empty())
     };
-    let keys = (before.and_then(key), after.and_then(key));
-    let same = keys.0 == keys.1;
-    let whole = keys.0.clone().filter(|_| same).map(|key| (key, Touch { place, before, after }));
-    let gone = keys.0.filter(|_| !same).map(|key| (key, Touch { place, before, after: None }));
-    let come = keys.1.filter(|_| !same).map(|key| (key, Touch { place, before: None, after }));
-    [whole, gone, come].into_iter().flatten()
+    let both = match (before.and_then(key), after.and_then(key)) {
+        (Some(old), Some(new)) if old == new => [Some((new, Touch { place, before, after })), None],
+        (old, new) => [
+            old.map(|key| (key, Touch { place, before, after: None })),
+            new.map(|key| (key, Touch { place, before: None, after })),
+        ],
+    };
+    both.into_iter().flatten()
 }
 
 fn text(value: Value<'_>) -> Option<&[u8]> {
