@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::apply::checkpoint::Checkpoint;
 use crate::capture::{publish, setup};
 use crate::flow::error::FlowError;
 use crate::flow::options::StreamOptions;
 use crate::flow::queues;
-use crate::flow::start::{SlotFacts, SlotPlace, SystemFacts};
+use crate::flow::start::{CheckpointFacts, Phase, SlotFacts, SlotPlace, SystemFacts};
 use crate::model::Lsn;
 use crate::pg::replication::ReplicationClient;
 use crate::pg::{PgError, Session};
@@ -70,6 +71,17 @@ pub(crate) async fn read_place(
     match options.by_triggers() {
         true => queues::read_standing(source, options).await,
         false => read_slot(source, &options.slot()).await,
+    }
+}
+
+/// The position row as the start's decision takes it.
+pub(crate) fn of_checkpoint(row: Checkpoint) -> CheckpointFacts {
+    CheckpointFacts {
+        phase: if row.ready { Phase::Ready } else { Phase::Creating },
+        system_id: row.system_id,
+        timeline: row.timeline,
+        slot: row.slot,
+        applied: row.applied,
     }
 }
 

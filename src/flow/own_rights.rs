@@ -1,6 +1,6 @@
 //! Our rights on schema `repcloud` of the target, where another role made it.
 
-use crate::apply::checkpoint::{TABLES, VERSION};
+use crate::apply::checkpoint::{TABLES, VERSION, schema_version};
 use crate::flow::error::FlowError;
 use crate::model::quote_ident;
 use crate::pg::Session;
@@ -69,7 +69,7 @@ pub(crate) async fn check(target: &Session) -> Result<(), FlowError> {
         return Ok(());
     };
     if rights.made && rights.refusal().is_none() {
-        rights.version = crate::apply::checkpoint::schema_version(target).await?;
+        rights.version = schema_version(target).await?;
     }
     match rights.refusal() {
         Some(text) => Err(FlowError::Refused(vec![text])),

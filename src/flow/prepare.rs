@@ -25,7 +25,7 @@ use crate::flow::queues;
 use crate::flow::remade;
 use crate::flow::replaced;
 use crate::flow::slot::{self, Making, SlotKind};
-use crate::flow::start::{CheckpointFacts, Facts, Phase, Step, SystemFacts, TableFact, next_step};
+use crate::flow::start::{Facts, Step, SystemFacts, TableFact, next_step};
 use crate::flow::work::{TableWork, new_record};
 use crate::model::{Events, Lsn, TableName};
 use crate::pg::Session;
@@ -388,13 +388,7 @@ impl<'a> Preparation<'a> {
             slot: facts::read_place(self.source, options).await?.map(|s| s.facts),
             plugin: if options.by_triggers() { queues::PLUGIN } else { options.plugin().as_str() }.to_owned(),
             published: self.published,
-            checkpoint: row.map(|row| CheckpointFacts {
-                phase: if row.ready { Phase::Ready } else { Phase::Creating },
-                system_id: row.system_id,
-                timeline: row.timeline,
-                slot: row.slot,
-                applied: row.applied,
-            }),
+            checkpoint: row.map(facts::of_checkpoint),
             snapshot: self.snapshot.as_ref().map(FirstRows::at),
             tables,
         })

@@ -5,9 +5,7 @@ use crate::apply::state_read;
 use crate::flow::error::FlowError;
 use crate::flow::facts;
 use crate::flow::options::StreamOptions;
-use crate::flow::start::{
-    CheckpointFacts, Facts, Phase, SlotFacts, Step, StopReason, SystemFacts, next_step,
-};
+use crate::flow::start::{Facts, SlotFacts, Step, StopReason, SystemFacts, next_step};
 use crate::pg::Session;
 
 /// What the target tells of a stream.
@@ -59,24 +57,18 @@ fn judge(
         timeline: position.as_ref().map_or(0, |p| p.timeline),
         history: Vec::new(),
     };
-    let facts = Facts {
+    let all = Facts {
         system,
         slot_name: options.slot(),
         slot_is_given: options.slot_name.is_some(),
         slot,
         plugin: options.plugin().as_str().to_owned(),
         published: true,
-        checkpoint: position.map(|p| CheckpointFacts {
-            phase: if p.ready { Phase::Ready } else { Phase::Creating },
-            system_id: p.system_id,
-            timeline: p.timeline,
-            slot: p.slot,
-            applied: p.applied,
-        }),
+        checkpoint: position.map(facts::of_checkpoint),
         snapshot: None,
         tables: Vec::new(),
     };
-    match next_step(&facts) {
+    match next_step(&all) {
         // Whether it is ours, the target alone can tell.
         Step::Stop(StopReason::SlotForeign { .. }) if !knows_target => None,
         Step::Stop(reason) => Some(reason),
