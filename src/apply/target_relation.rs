@@ -6,6 +6,7 @@
 use tokio_postgres::Client;
 
 use crate::apply::checkpoint::{StateError, StreamKey};
+use crate::catalog::own_tables_readable;
 use crate::model::{Oid, TableName};
 
 /// A table that is kept up, and the relation that bears its name now.
@@ -66,9 +67,7 @@ pub async fn record(
 
 /// A repack made `now` of `before`. Where its role could not write that down here ([`exchange`]), its own state tells it.
 pub async fn was_repacked(client: &Client, before: Oid, now: Oid) -> Result<bool, StateError> {
-    let readable = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                    WHERE n.nspname = 'repcloud' AND c.relname = 'repack' AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
-    if !client.query_one(readable, &[]).await?.try_get::<_, bool>(0)? {
+    if !own_tables_readable(client, &["repack"]).await? {
         return Ok(false);
     }
     let sql = "SELECT EXISTS (SELECT FROM repcloud.repack WHERE table_oid = $1 AND shadow_oid = $2 AND state IN ('swapped', 'cleaned'))";

@@ -69,6 +69,14 @@ pub async fn list_tables(client: &Client, schema: &str) -> Result<Vec<(TableName
         .collect()
 }
 
+/// True when all these tables of our own schema are there and our role may look into them.
+pub async fn own_tables_readable(client: &Client, tables: &[&str]) -> Result<bool, tokio_postgres::Error> {
+    let sql = "SELECT count(*) = cardinality($1::text[]) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'repcloud' AND c.relname::text = ANY ($1) AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+         AND pg_catalog.has_table_privilege(c.oid, 'SELECT')";
+    client.query_one(sql, &[&tables]).await?.try_get(0)
+}
+
 /// `server_version_num`: 150019 for 15.19.
 pub async fn server_version_num(client: &Client) -> Result<i32, CatalogError> {
     let what = "the server's version";

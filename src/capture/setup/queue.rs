@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::{LockLimits, SetupError, run_bounded, server};
 use crate::capture::trigger::ddl::{self, QueueKind};
-use crate::catalog::TableDef;
+use crate::catalog::{TableDef, own_tables_readable};
 use crate::model::{Oid, TableName, quote_literal};
 
 /// CREATE TRIGGER wants SHARE ROW EXCLUSIVE: it waits for those who write, and writers wait behind it. So each attempt is short.
@@ -99,10 +99,7 @@ pub async fn create_queue(client: &Client, table: &TableDef) -> Result<(), Setup
 /// The streams that read the changes of the table with this oid from its queue, as far as the role may see it.
 pub async fn stream_readers(client: &Client, table: Oid) -> Result<Vec<String>, SetupError> {
     const WHAT: &str = "looking for streams that read a queue";
-    let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = 'repcloud' AND c.relname = 'reads' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
-    if !client.query_one(there, &[]).await.and_then(|row| row.try_get(0)).map_err(server(WHAT))? {
+    if !own_tables_readable(client, &["reads"]).await.map_err(server(WHAT))? {
         return Ok(Vec::new());
     }
     let sql = "SELECT consumer FROM repcloud.reads WHERE queue = $1 ORDER BY 1";

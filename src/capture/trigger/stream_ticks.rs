@@ -8,6 +8,7 @@ use tokio_postgres::types::PgLsn;
 use crate::capture::CaptureError;
 use crate::capture::trigger::rows::QueueError;
 use crate::capture::trigger::tick::{COLUMNS, Tick, tick};
+use crate::catalog::own_tables_readable;
 use crate::model::{Lsn, Oid, PgTimestamp};
 use crate::pg::PgError;
 
@@ -133,17 +134,9 @@ pub async fn places(client: &Client, consumer: &str) -> Result<BTreeMap<u64, Lsn
     Ok(rows.iter().map(place).collect::<Result<_, _>>()?)
 }
 
-/// True when all these tables of schema `repcloud` are there and our role may look into them.
-async fn readable(client: &Client, tables: &[&str]) -> Result<bool, PgError> {
-    let sql = "SELECT count(*) = cardinality($1::text[]) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = 'repcloud' AND c.relname::text = ANY ($1) AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-         AND pg_catalog.has_table_privilege(c.oid, 'SELECT')";
-    Ok(client.query_one(sql, &[&tables]).await?.try_get(0)?)
-}
-
 /// Who reads queues in this database, and how many; nobody where our role may not look.
 pub async fn readers(client: &Client) -> Result<Vec<(String, i64)>, PgError> {
-    if !readable(client, &["reads"]).await? {
+    if !own_tables_readable(client, &["reads"]).await? {
         return Ok(Vec::new());
     }
     let sql = "SELECT consumer, count(*) FROM repcloud.reads GROUP BY 1 ORDER BY 1";
@@ -157,7 +150,7 @@ pub async fn readers(client: &Client) -> Result<Vec<(String, i64)>, PgError> {
 /// True when `consumer` reads by triggers in this database, be it that its wildcards have matched no table yet. Whoever may not look
 /// into the tables of queues reads none.
 pub async fn reads_any(client: &Client, consumer: &str) -> Result<bool, PgError> {
-    if !readable(client, &["reads", "tick"]).await? {
+    if !own_tables_readable(client, &["reads", "tick"]).await? {
         return Ok(false);
     }
     let sql = "SELECT EXISTS (SELECT FROM repcloud.reads WHERE consumer = $1) OR EXISTS (SELECT FROM repcloud.tick WHERE consumer = $1)";
