@@ -191,23 +191,15 @@ impl Attempt<'_> {
         following.reached(mark?, deadline).await
     }
 
-    /// The two tables change places; `None`: it is done.
+    /// The two tables change places, and `follow` is done with them; `None`: it is done.
     async fn exchange(
         &self,
         (session, watcher): (&Session, &Session),
+        follow: Option<String>,
         deadline: Instant,
     ) -> Result<Option<Outcome>, RepackError> {
-        let mut sql = self.plan.exchange.join("; ");
-        sql.push_str("; ");
-        sql.push_str(&state::swapped_sql(self.oid));
-        // A stream that writes into the table knows it by its relation.
-        let Ok(followed) = timeout_at(deadline, target_relation::exchange(session, self.oid)).await else {
-            return Ok(Some(Outcome::OutOfTime(READING)));
-        };
-        if let Some(follow) = followed? {
-            sql.push_str("; ");
-            sql.push_str(&follow);
-        }
+        let statements = self.plan.exchange.iter().cloned().chain([state::swapped_sql(self.oid)]);
+        let sql = statements.chain(follow).collect::<Vec<_>>().join("; ");
         match timeout_at(deadline, session.batch_execute(&sql)).await {
             Ok(Ok(())) => Ok(None),
             Ok(Err(error)) if is_canceled(&error) => Ok(Some(Outcome::OutOfTime(EXCHANGING))),
@@ -235,8 +227,12 @@ impl Attempt<'_> {
         locked_at: f64,
     ) -> Result<Outcome, RepackError> {
         // Side by side: the one keeps our session busy, the other those that decode and apply.
-        let (objection, drained) =
-            tokio::join!(self.objection(session, deadline), self.drained(following, deadline));
+        let (objection, drained, follow) = tokio::join!(
+            self.objection(session, deadline),
+            self.drained(following, deadline),
+            // A stream that writes into the table knows it by its relation.
+            timeout_at(deadline, target_relation::exchange(session, self.oid))
+        );
         // A change that does not fit the shadow ends the drain too; what was changed says more.
         if let Some(outcome) = objection? {
             return Ok(outcome);
@@ -244,7 +240,8 @@ impl Attempt<'_> {
         if !drained? {
             return Ok(Outcome::OutOfTime(DRAINING));
         }
-        if let Some(outcome) = self.exchange((session, watcher), deadline).await? {
+        let Ok(follow) = follow else { return Ok(Outcome::OutOfTime(READING)) };
+        if let Some(outcome) = self.exchange((session, watcher), follow?, deadline).await? {
             return Ok(outcome);
         }
         let Ok(after) = timeout_at(deadline, self.read(session)).await else {
