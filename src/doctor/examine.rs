@@ -158,9 +158,8 @@ async fn with_server(work: &Work, session: &Session, facts: &ServerFacts, report
     merge(report, Ok(state_here(work, facts, &ways, schema.as_ref())));
     for (index, options) in work.reads.iter().enumerate() {
         let way = ways.streams.get(index).copied().flatten();
-        if matches!(way, Some(Way::Slot(_))) {
-            let reads = tables::in_way(options, way);
-            let found = limited("slot", slots::check(session, &reads)).await;
+        if let Some(way @ Way::Slot(_)) = way {
+            let found = limited("slot", slots::check(session, &options.in_way(way))).await;
             merge(report, found.map(|check| check.into_iter().collect()));
         }
         let found = limited("source tables", tables::source(session, facts, options, way)).await;

@@ -7,7 +7,7 @@ use super::remedies::Need;
 use super::server::ServerFacts;
 use super::statements::shape;
 use super::target;
-use crate::capture::auto::{self, Asked, Way};
+use crate::capture::auto::{self, Way};
 use crate::capture::{Plugin, wal2json};
 use crate::flow::start::StopReason;
 use crate::flow::survey::{self, SurveyedSource};
@@ -33,7 +33,7 @@ pub(super) async fn source(
     options: &StreamOptions,
     way: Option<Way>,
 ) -> Result<Vec<Check>, FlowError> {
-    let options = &in_way(options, way);
+    let options = &way.map_or_else(|| options.clone(), |way| options.in_way(way));
     let surveyed = survey::source_tables(session, options).await?;
     let what = format!("source tables for {}", options.key.target);
     let mut checks = Vec::new();
@@ -66,20 +66,6 @@ pub(super) async fn source(
         }
     }
     Ok(checks)
-}
-
-/// The stream as it reads in this way.
-pub(super) fn in_way(options: &StreamOptions, way: Option<Way>) -> StreamOptions {
-    let mut options = options.clone();
-    match way {
-        Some(Way::Triggers) => options.capture.asked = Asked::Trigger,
-        Some(Way::Slot(plugin)) => {
-            options.capture.asked = Asked::Slot;
-            options.capture.plugin = Some(plugin);
-        }
-        None => {}
-    }
-    options
 }
 
 /// What the rooms below advise, where this server has a better way: a platform that gives no BYPASSRLS, an owner that is a superuser.

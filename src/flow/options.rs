@@ -4,7 +4,7 @@ use crate::apply::checkpoint::StreamKey;
 use crate::apply::parked_store::ParkLimits;
 use crate::apply::route::{Delivery, OnConflict};
 use crate::capture::Plugin;
-use crate::capture::auto::{Asked, CaptureOptions};
+use crate::capture::auto::{Asked, CaptureOptions, Way};
 use crate::model::{TableName, TablePattern};
 use crate::pg::ConnectOptions;
 
@@ -42,6 +42,19 @@ impl StreamOptions {
     /// Changes are read from queues that triggers fill.
     pub fn by_triggers(&self) -> bool {
         self.capture.asked == Asked::Trigger
+    }
+
+    /// The same stream, told to read in this way.
+    pub fn in_way(&self, way: Way) -> Self {
+        let mut options = self.clone();
+        match way {
+            Way::Slot(plugin) => {
+                options.capture.asked = Asked::Slot;
+                options.capture.plugin = Some(plugin);
+            }
+            Way::Triggers => options.capture.asked = Asked::Trigger,
+        }
+        options
     }
 
     /// The plugin of the slot; until one is chosen, the default.

@@ -6,7 +6,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::apply::ApplyError;
-use crate::capture::auto::{Asked, Way};
 use crate::capture::slot::stopped;
 use crate::flow::control::{self, Control, Request};
 use crate::flow::error::FlowError;
@@ -143,13 +142,7 @@ async fn run_once(
         *life.position = Some(facts::source_end(&source).await?);
     }
     board.update(|v| v.state = StreamState::Copying);
-    let way = plugin::choose(options, &source, events).await?;
-    let mut options = options.clone();
-    match way {
-        Way::Slot(plugin) => options.capture.plugin = Some(plugin),
-        Way::Triggers => options.capture.asked = Asked::Trigger,
-    }
-    let options = &options;
+    let options = &options.in_way(plugin::choose(options, &source, events).await?);
     let mut stopping = stop.clone();
     let (owned, try_parked) = (*life.owned, life.retry.is_due());
     let making = Making::default();

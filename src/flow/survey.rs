@@ -1,7 +1,7 @@
 //! What stands in the way of a stream, table by table, for somebody who asks before it is started. Nothing is changed.
 
 use crate::apply::checkpoint;
-use crate::capture::auto::{Asked, Way};
+use crate::capture::auto::Way;
 use crate::capture::publish::{self, Finding, WantedTable};
 use crate::capture::reading::Plugin;
 use crate::capture::setup;
@@ -155,15 +155,12 @@ impl SurveyedSource {
 /// The stream as it reads, or would read if it began now.
 pub async fn in_its_way(source: &Session, options: &StreamOptions) -> Result<StreamOptions, FlowError> {
     let silent = Events::new(|_| ());
-    let mut options = options.clone();
-    match plugin::choose(&options, source, &silent).await {
-        Ok(Way::Slot(plugin)) => options.capture.plugin = Some(plugin),
-        Ok(Way::Triggers) => options.capture.asked = Asked::Trigger,
+    match plugin::choose(options, source, &silent).await {
+        Ok(way) => Ok(options.in_way(way)),
         // That it can go no way is told where the source is looked at.
-        Err(FlowError::Refused(_)) => {}
-        Err(error) => return Err(error),
+        Err(FlowError::Refused(_)) => Ok(options.clone()),
+        Err(error) => Err(error),
     }
-    Ok(options)
 }
 
 /// A target table of a stream.
